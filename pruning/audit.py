@@ -1,0 +1,71 @@
+"""Is a pruned checkpoint on disk what its config and its manifest say? Headers only, or every byte."""
+
+import hashlib
+from pathlib import Path
+
+from .byte_copy import Progress, read_tensor
+from .errors import CheckpointError
+from .manifest import Manifest
+from .remote.per_layer_skip import MANIFEST_FILE
+from .source import Source, find_checkpoint, read_source
+
+
+def audit_checkpoint(checkpoint: str | Path, *, revision: str | None = None, progress: Progress | None = None) -> None:
+    """Check a pruned checkpoint against its own manifest, without its source, every stored byte included.
+
+    Raises CheckpointError, for the first thing found: a file that is broken, a tensor that is stored though
+    pruned, a plan, tensor, dtype, shape or checksum that is not the manifest's, or no manifest with checksums.
+    `progress` is called with the number of bytes just read.
+    """
+    source = read_source(find_checkpoint(checkpoint, revision))
+    if source.manifest is None:
+        raise CheckpointError(f"{source.root} has no {MANIFEST_FILE}: check it against its base instead")
+    require_manifest(source)
+    _require_code(source.root, source.manifest)
+    for shard in source.shards:
+        for tensor in shard.tensors:
+            expected = source.manifest.kept[tensor.name].get("sha256")
+            if expected is None:
+                raise CheckpointError(f"{source.root}: {MANIFEST_FILE} has no checksum of {tensor.name!r}")
+            digest = hashlib.sha256()
+            for part in read_tensor(shard, tensor):
+                digest.update(part)
+                if progress is not None:
+                    progress(len(part))
+            if digest.hexdigest() != expected:
+                raise CheckpointError(
+                    f"{shard.path}: the bytes of {tensor.name!r} have sha256 {digest.hexdigest()}, "
+                    f"but {MANIFEST_FILE} says {expected}"
+                )
+
+
+def require_manifest(source: Source) -> None:
+    """Raise CheckpointError if a checkpoint's manifest, where it has one, does not fit its config and headers."""
+    manifest = source.manifest
+    if manifest is None:
+        return
+    path = source.root / MANIFEST_FILE
+    if manifest.plan != source.plan:
+        raise CheckpointError(f"{path} says {manifest.plan}, but config.json says {source.plan}")
+    stored = {tensor.name: tensor for tensor in source.tensors()}
+    for name in manifest.kept:
+        if name not in stored:
+            raise CheckpointError(f"{path} says that {name!r} is kept, but it is not stored")
+    for name, tensor in stored.items():
+        entry = manifest.kept.get(name)
+        if entry is None:
+            raise CheckpointError(f"{source.root}: {name!r} is stored, but {MANIFEST_FILE} does not name it")
+        described, found = (entry.get("dtype"), entry.get("shape")), (tensor.dtype, list(tensor.shape))
+        if described != found:
+            raise CheckpointError(
+                f"{source.root}: {name!r} is {found[0]} {found[1]}, but {MANIFEST_FILE} says "
+                f"{described[0]} {described[1]}"
+            )
+
+
+def _require_code(root: Path, manifest: Manifest) -> None:
+    for name, expected in manifest.code.items():
+        path = root / name
+        found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"
+        if found != expected:
+            raise CheckpointError(f"{path} has sha256 {found}, but {MANIFEST_FILE} says {expected}")

@@ -1,0 +1,236 @@
+"""From a checkpoint and a plan to a pruned checkpoint: decide everything, then stream byte ranges."""
+
+import errno
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .audit import require_manifest
+from .byte_copy import Progress, write_shard
+from .errors import CheckpointError, DestinationError
+from .manifest import Manifest, code_checksums, kept_entry, pruned_entries, source_identity
+from .plan import PrunePlan
+from .remote.per_layer_skip import MANIFEST_FILE
+from .shards import INDEX_FILE, Shard, Tensor, shard_names
+from .source import CONFIG_FILE, Source, find_checkpoint, read_source, require_prunable
+from .staging import staged_directory, sync_directory
+from .state_dict import is_pruned
+
+
+@dataclass(frozen=True)
+class PruneResult:
+    """What `prune_checkpoint` did; bytes are those of tensors, and `plan` is all that is pruned in the result."""
+
+    destination: Path
+    plan: PrunePlan
+    bytes_before: int
+    bytes_after: int
+    tensors_kept: int
+    tensors_pruned: int
+    shards: int
+    left_behind: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _NewShard:
+    name: str
+    source: Shard
+    tensors: tuple[Tensor, ...]
+
+
+def prune_checkpoint(
+    source: str | os.PathLike[str],
+    destination: str | os.PathLike[str],
+    plan: PrunePlan,
+    *,
+    revision: str | None = None,
+    overwrite: bool = False,
+    checksum: bool = True,
+    sync: bool = True,
+    progress: Progress | None = None,
+) -> PruneResult:
+    """Write the checkpoint `source` without the sub-layers of `plan` to the directory `destination`.
+
+    `source` is a directory or a hub id (then `revision` may name a commit); it may be pruned already, and then
+    both plans apply. Each kept tensor is the source's byte for byte. `destination` is complete or absent, whatever
+    happens; `overwrite` replaces an existing directory once the new one is complete. Without `checksum` the
+    manifest has no sha256, without `sync` the bytes may still be on their way to the disk at the return.
+    `progress` is called with the number of bytes just written.
+
+    No model is built, torch is not imported, and memory does not grow with the bytes.
+
+    Raises PlanError, CheckpointError or DestinationError, each with one line for a person.
+    """
+    root = find_checkpoint(source if isinstance(source, str) else Path(source), revision)
+    target = Path(destination).expanduser()
+    _require_apart(root, target)
+    read = read_source(root)
+    require_prunable(read)
+    require_manifest(read)
+    dropped = tuple(read.tensors_under(plan))
+    whole_plan = plan | read.plan
+    shards = _new_shards(read, whole_plan)
+    try:
+        with staged_directory(target, overwrite=overwrite, sync=sync) as staging:
+            checksums = [
+                write_shard(
+                    staging / shard.name,
+                    shard.source,
+                    shard.tensors,
+                    checksum=checksum,
+                    sync=sync,
+                    progress=progress or _no_progress,
+                )
+                for shard in shards
+            ]
+            _write_small_files(staging, read, whole_plan, shards, checksums, dropped, sync)
+    except OSError as error:
+        raise DestinationError(_cannot_write(target, shards, error)) from None
+    return PruneResult(
+        destination=target,
+        plan=whole_plan,
+        bytes_before=sum(tensor.size for tensor in read.tensors()),
+        bytes_after=_stored_bytes(shards),
+        tensors_kept=sum(len(shard.tensors) for shard in shards),
+        tensors_pruned=len(dropped),
+        shards=len(shards),
+        left_behind=read.left_behind,
+    )
+
+
+def _no_progress(_: int) -> None:
+    pass
+
+
+def _require_apart(source: Path, destination: Path) -> None:
+    inner, outer = destination.resolve(), source.resolve()
+    if inner == outer:
+        raise DestinationError(f"{destination} is the source itself: name another directory")
+    if inner.is_relative_to(outer):
+        raise DestinationError(f"{destination} lies inside the source {source}: name a directory outside it")
+    if outer.is_relative_to(inner):
+        raise DestinationError(f"{destination} holds the source {source}: name a directory beside it")
+
+
+def _new_shards(source: Source, plan: PrunePlan) -> tuple[_NewShard, ...]:
+    """Return the shards to write, without those that the plan empties; one stays even if it has no tensor."""
+    kept = [
+        (shard, tuple(tensor for tensor in shard.tensors if not is_pruned(tensor.name, plan)))
+        for shard in source.shards
+    ]
+    kept = [(shard, tensors) for shard, tensors in kept if tensors] or kept[:1]
+    names = shard_names(len(kept))
+    return tuple(_NewShard(name, shard, tensors) for name, (shard, tensors) in zip(names, kept, strict=True))
+
+
+def _write_small_files(
+    staging: Path,
+    source: Source,
+    plan: PrunePlan,
+    shards: Sequence[_NewShard],
+    checksums: Sequence[Sequence[str | None]],
+    dropped: Sequence[Tensor],
+    sync: bool,
+) -> None:
+    if len(shards) > 1:
+        _write(staging / INDEX_FILE, _index_lines(shards), sync)
+    code = source.family.code_files()
+    for name, content in code.items():
+        _write(staging / name, [content.decode()], sync)
+    for name in source.companions:
+        _copy_companion(source.root / name, staging / name, sync)
+    kept = {
+        tensor.name: kept_entry(tensor, sha256)
+        for shard, shard_checksums in zip(shards, checksums, strict=True)
+        for tensor, sha256 in zip(shard.tensors, shard_checksums, strict=True)
+    }
+    _require_source_checksums(source, kept)
+    before = source.manifest
+    manifest = Manifest(
+        source=before.source if before else _source_of(source),
+        plan=plan,
+        code=code_checksums(code),
+        kept=kept,
+        pruned=pruned_entries(dropped, before.pruned if before else {}),
+    )
+    _write(staging / MANIFEST_FILE, manifest.lines(), sync)
+    # Last, so that no half-written directory loads.
+    _write(staging / CONFIG_FILE, [_pruned_config(source, plan)], sync)
+
+
+def _source_of(source: Source) -> dict[str, Any]:
+    identity = source_identity(source.root)
+    if not source.plan.is_empty:  # pruned already, and nothing says from what
+        identity["plan"] = source.plan.to_dict()
+    return identity
+
+
+def _require_source_checksums(source: Source, kept: dict[str, dict[str, Any]]) -> None:
+    """Raise CheckpointError if the bytes just copied from a pruned source are not those of its manifest."""
+    described = source.manifest.kept if source.manifest else {}
+    for name, entry in kept.items():
+        expected, found = described.get(name, {}).get("sha256"), entry.get("sha256")
+        if None not in (expected, found) and expected != found:
+            raise CheckpointError(
+                f"{source.root}: the bytes of {name!r} have sha256 {found}, but {MANIFEST_FILE} says {expected}"
+            )
+
+
+def _index_lines(shards: Sequence[_NewShard]) -> Iterator[str]:
+    weight_map = {tensor.name: shard.name for shard in shards for tensor in shard.tensors}
+    metadata = {
+        "total_parameters": sum(tensor.elements for shard in shards for tensor in shard.tensors),
+        "total_size": _stored_bytes(shards),
+    }
+    yield json.dumps({"metadata": metadata, "weight_map": dict(sorted(weight_map.items()))}, indent=2) + "\n"
+
+
+def _stored_bytes(shards: Sequence[_NewShard]) -> int:
+    return sum(tensor.size for shard in shards for tensor in shard.tensors)
+
+
+def _pruned_config(source: Source, plan: PrunePlan) -> str:
+    family = source.family
+    config = dict(source.config)
+    config["model_type"] = family.pruned_model_type
+    config["architectures"] = [family.pruned_architecture]
+    config["auto_map"] = {**(config.get("auto_map") or {}), **family.auto_map}
+    per_layer_config = plan.to_per_layer_config(config.pop("per_layer_config", None))
+    if per_layer_config:
+        config["per_layer_config"] = per_layer_config
+    return json.dumps(dict(sorted(config.items())), indent=2) + "\n"
+
+
+def _copy_companion(source: Path, destination: Path, sync: bool) -> None:
+    try:
+        content = source.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{source} cannot be read: {error.strerror}") from None
+    destination.parent.mkdir(exist_ok=True)
+    destination.write_bytes(content)
+    if sync:
+        _sync_file(destination)
+        sync_directory(destination.parent)
+
+
+def _write(path: Path, lines: Iterator[str] | Sequence[str], sync: bool) -> None:
+    with path.open("x", encoding="utf-8", newline="\n") as file:
+        file.writelines(lines)
+        file.flush()
+        if sync:
+            os.fsync(file.fileno())
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _cannot_write(destination: Path, shards: Sequence[_NewShard], error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        needed = _stored_bytes(shards)
+        return f"{destination} needs {needed} bytes, for which no space is left: free some, or name another device"
+    return f"{destination} cannot be written: {error.strerror or error}"

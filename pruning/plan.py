@@ -1,0 +1,214 @@
+"""What is pruned: a frozen plan, to and from command-line lists, JSON files and a checkpoint's config."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, Self
+
+from .errors import PlanError
+from .json_files import read_json
+from .remote.per_layer_skip import ATTENTION, MLP, skipped_sublayers
+
+SELF_ATTN = "self_attn"
+SUBLAYERS = (SELF_ATTN, "mlp")
+_SKIP_WORD = {SELF_ATTN: ATTENTION, "mlp": MLP}
+
+_INDEX = re.compile(r"-?[0-9]{1,9}")
+_RANGE = re.compile(r"([0-9]{1,9})-([0-9]{1,9})")
+# No decoder has more layers; a mistyped range must not fill the memory before it is checked against one.
+_MOST_LAYERS = 100_000
+
+
+@dataclass(frozen=True)
+class PrunePlan:
+    """The layer indexes whose `self_attn` and whose `mlp` are pruned, each sorted, 0 being the first layer.
+
+    Built from any iterables of int. Raises PlanError for an index that is no int, is negative or appears twice;
+    whether it is in range is known only beside a checkpoint: see `require_layers`.
+    """
+
+    self_attn: tuple[int, ...] = ()
+    mlp: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        for sublayer in SUBLAYERS:
+            object.__setattr__(self, sublayer, _sorted_indexes(sublayer, getattr(self, sublayer)))
+
+    @classmethod
+    def parse(cls, self_attn: str = "", mlp: str = "") -> Self:
+        """Build a plan from command-line lists such as `"0,12,17-20"`; both ends of a range are included.
+
+        Raises PlanError for anything that is not an index or a range, and for a range whose end comes first.
+        """
+        return cls(self_attn=tuple(_parse_list(SELF_ATTN, self_attn)), mlp=tuple(_parse_list("mlp", mlp)))
+
+    @classmethod
+    def from_dict(cls, plan: object) -> Self:
+        """Build a plan from `{"self_attn": [...], "mlp": [...]}`; either may be left out. Raises PlanError."""
+        if not isinstance(plan, Mapping):
+            raise PlanError(f'the plan is {_short(plan)}, but should be {{"self_attn": [...], "mlp": [...]}}')
+        for key in plan:
+            if key not in SUBLAYERS:
+                raise PlanError(f"the plan has the unknown key {key!r}: only 'self_attn' and 'mlp' are known")
+        for sublayer, indexes in plan.items():
+            if not isinstance(indexes, (list, tuple)):
+                raise PlanError(f"{sublayer} is {_short(indexes)}, but should be a list of layer indexes")
+        return cls(**plan)
+
+    @classmethod
+    def from_file(cls, path: str | PathLike[str]) -> Self:
+        """Read a plan from a JSON file in the form of `from_dict`. Raises PlanError, naming the file."""
+        try:
+            return cls.from_dict(read_json(Path(path)))
+        except ValueError as error:
+            raise PlanError(f"{path}: {error}") from None
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Read the plan from the dict of a checkpoint's `config.json`: its `per_layer_config`.
+
+        Raises PlanError for skip words that are unknown, a layer named twice and an index out of range.
+        """
+        try:
+            skipped = skipped_sublayers(config.get("per_layer_config"), layer_count(config))
+        except ValueError as error:
+            raise PlanError(str(error)) from None
+        return cls(
+            **{
+                sublayer: tuple(layer_idx for layer_idx, words in skipped.items() if word in words)
+                for sublayer, word in _SKIP_WORD.items()
+            }
+        )
+
+    def to_dict(self) -> dict[str, list[int]]:
+        """Return `{"self_attn": [...], "mlp": [...]}`, the form of `from_dict`."""
+        return {sublayer: list(getattr(self, sublayer)) for sublayer in SUBLAYERS}
+
+    def to_lists(self) -> dict[str, str]:
+        """Return the command-line lists by sub-layer, as `parse` takes them: `{"self_attn": "12,17-20", ...}`."""
+        return {sublayer: _format_list(getattr(self, sublayer)) for sublayer in SUBLAYERS}
+
+    def to_file(self, path: str | PathLike[str]) -> None:
+        """Write the plan as a JSON file that `from_file` reads."""
+        Path(path).write_text(json.dumps(self.to_dict()) + "\n", encoding="utf-8")
+
+    def to_per_layer_config(self, present: Mapping[Any, Any] | None = None) -> dict[str, dict[str, Any]]:
+        """Return the `per_layer_config` that says this plan, in the order of the layers.
+
+        Overrides of another kind in `present`, the mapping that was there, are kept; its skips are replaced.
+        """
+        layers: dict[int, dict[str, Any]] = {}
+        for key, overrides in (present or {}).items():
+            layers[int(key)] = {name: value for name, value in overrides.items() if name != "skip"}
+        for sublayer, word in _SKIP_WORD.items():
+            for layer_idx in getattr(self, sublayer):
+                layers.setdefault(layer_idx, {}).setdefault("skip", []).append(word)
+        return {str(layer_idx): layers[layer_idx] for layer_idx in sorted(layers) if layers[layer_idx]}
+
+    def prunes(self, sublayer: str, layer_idx: int) -> bool:
+        """Say whether the plan prunes `sublayer` (`"self_attn"` or `"mlp"`) of a layer."""
+        return layer_idx in getattr(self, sublayer)
+
+    def require_layers(self, num_hidden_layers: int) -> None:
+        """Raise PlanError if an index lies outside a model of `num_hidden_layers` decoder layers."""
+        for sublayer in SUBLAYERS:
+            for layer_idx in getattr(self, sublayer):
+                if layer_idx >= num_hidden_layers:
+                    raise PlanError(
+                        f"{sublayer} index {layer_idx} is out of range: "
+                        f"the checkpoint has layers 0 to {num_hidden_layers - 1}"
+                    )
+
+    def removed_bytes(self, checkpoint: str | PathLike[str]) -> int:
+        """Return how many bytes of tensors the plan removes from a checkpoint directory; reads headers only.
+
+        Raises CheckpointError if the checkpoint cannot be read, PlanError if the plan does not fit it.
+        """
+        from .source import read_source  # here, since a source's config is read into a plan
+
+        return sum(tensor.size for tensor in read_source(Path(checkpoint)).tensors_under(self))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is pruned."""
+        return not self.self_attn and not self.mlp
+
+    @property
+    def whole_layers(self) -> tuple[int, ...]:
+        """The layers of which nothing is left: both sub-layers are pruned."""
+        return tuple(layer_idx for layer_idx in self.self_attn if layer_idx in self.mlp)
+
+    def __or__(self, other: "PrunePlan") -> "PrunePlan":
+        return PrunePlan(*(tuple({*mine, *theirs}) for mine, theirs in self._pairs(other)))
+
+    def __and__(self, other: "PrunePlan") -> "PrunePlan":
+        return PrunePlan(*(tuple({*mine} & {*theirs}) for mine, theirs in self._pairs(other)))
+
+    def __sub__(self, other: "PrunePlan") -> "PrunePlan":
+        return PrunePlan(*(tuple({*mine} - {*theirs}) for mine, theirs in self._pairs(other)))
+
+    def _pairs(self, other: "PrunePlan") -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        return [(self.self_attn, other.self_attn), (self.mlp, other.mlp)]
+
+    def __str__(self) -> str:
+        if self.is_empty:
+            return "nothing pruned"
+        return ", ".join(f"{sublayer} {text}" for sublayer, text in self.to_lists().items() if text)
+
+
+def layer_count(config: Mapping[str, Any]) -> int:
+    """Return `num_hidden_layers` of a config dict; raises ValueError if it is missing or no positive int."""
+    count = config.get("num_hidden_layers")
+    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= _MOST_LAYERS:
+        raise ValueError(f"num_hidden_layers is {_short(count)}, but should be a positive number of layers")
+    return count
+
+
+def _sorted_indexes(sublayer: str, indexes: object) -> tuple[int, ...]:
+    if isinstance(indexes, (str, bytes)) or not isinstance(indexes, Iterable):
+        raise PlanError(f"{sublayer} is {_short(indexes)}, but should be layer indexes such as (12, 17)")
+    seen: set[int] = set()
+    for index in indexes:
+        if not isinstance(index, int) or isinstance(index, bool):
+            raise PlanError(f"{sublayer} index {_short(index)} is not an integer: layers are numbered 0, 1, 2, ...")
+        if index < 0:
+            raise PlanError(f"{sublayer} index {index} is negative: layers are numbered from 0")
+        if index in seen:
+            raise PlanError(f"{sublayer} index {index} is named twice: name each layer once")
+        seen.add(index)
+    return tuple(sorted(seen))
+
+
+def _parse_list(sublayer: str, text: str) -> list[int]:
+    indexes: list[int] = []
+    for item in (part.strip() for part in text.split(",") if text.strip()):
+        if range_match := _RANGE.fullmatch(item):
+            first, last = map(int, range_match.groups())
+            if last < first:
+                raise PlanError(f"{sublayer} range {item} is empty: {last} comes before {first}; write {last}-{first}")
+            if last - first >= _MOST_LAYERS:
+                raise PlanError(f"{sublayer} range {item} is longer than any model: check its ends")
+            indexes.extend(range(first, last + 1))
+        elif _INDEX.fullmatch(item):
+            indexes.append(int(item))
+        else:
+            raise PlanError(f"{sublayer} item {item!r} is not an integer or a range such as 12 or 17-20")
+    return indexes
+
+
+def _format_list(indexes: tuple[int, ...]) -> str:
+    runs: list[list[int]] = []
+    for index in indexes:
+        if runs and index == runs[-1][1] + 1:
+            runs[-1][1] = index
+        else:
+            runs.append([index, index])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,162 @@
+"""The safetensors format: read headers, check them, and write the header of a shard that keeps fewer tensors.
+
+The format (safetensors 0.8.0, `README.md` and `tensor.rs`): 8 bytes of little-endian header length; a JSON object,
+padded with spaces, of name -> dtype, shape and data offsets [begin, end); the tensors' bytes, without holes.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import CheckpointError
+from .json_files import MOST_JSON_BYTES, parse_json
+
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+
+# Bits an element (safetensors 0.8.0, `tensor.rs`, Dtype::bitsize).
+_BITS = {
+    "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
+    "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
+    "I16": 16, "U16": 16, "F16": 16, "BF16": 16,
+    "I32": 32, "U32": 32, "F32": 32,
+    "I64": 64, "U64": 64, "F64": 64, "C64": 64,
+}  # fmt: skip
+_GIT_LFS_POINTER = b"version https://git-lfs"
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A tensor as a header describes it; `begin` and `end` count bytes from the start of the file."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        return self.end - self.begin
+
+    @property
+    def elements(self) -> int:
+        """The number of its elements."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A safetensors file: its tensors in the order of their bytes, and its `__metadata__`, if it has any."""
+
+    path: Path
+    tensors: tuple[Tensor, ...]
+    metadata: Mapping[str, str] | None
+    size: int
+
+
+def read_shard(path: Path) -> Shard:
+    """Read and check the header of a safetensors file.
+
+    Raises CheckpointError, in one line, if the file is missing or truncated, or its header is not one that the
+    safetensors library accepts.
+    """
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            start = file.read(8)
+            if start + file.read(len(_GIT_LFS_POINTER) - 8) == _GIT_LFS_POINTER:
+                raise CheckpointError(f"{path} is a Git LFS pointer, not the file itself: run 'git lfs pull'")
+            length = int.from_bytes(start, "little")
+            if len(start) < 8 or 8 + length > size:
+                raise CheckpointError(f"{path} is truncated: it has {size} bytes, its header alone should have more")
+            if length > MOST_JSON_BYTES:
+                raise CheckpointError(f"{path}: its header of {length} bytes exceeds the limit of {MOST_JSON_BYTES}")
+            file.seek(8)
+            data = file.read(length)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
+    try:
+        header = parse_json(data)
+        if not isinstance(header, dict):
+            raise ValueError("not a JSON object")
+        metadata = _checked_metadata(header.pop("__metadata__", None))
+        tensors = _checked_tensors(header, 8 + length)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: its header is broken: {error}") from None
+    end = tensors[-1].end if tensors else 8 + length
+    if end > size:
+        raise CheckpointError(f"{path} is truncated: it has {size} bytes, but should have {end}")
+    if end < size:
+        raise CheckpointError(f"{path} has {size - end} bytes behind its last tensor, but should have none")
+    return Shard(path=path, tensors=tensors, metadata=metadata, size=size)
+
+
+def _checked_metadata(metadata: Any) -> dict[str, str] | None:
+    if metadata is not None and not (
+        isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())
+    ):
+        raise ValueError("__metadata__ should map strings to strings")
+    return metadata
+
+
+def _checked_tensors(header: dict[str, Any], data_start: int) -> tuple[Tensor, ...]:
+    tensors = [_checked_tensor(name, entry, data_start) for name, entry in header.items()]
+    tensors.sort(key=lambda tensor: (tensor.begin, tensor.end))
+    end = data_start
+    for tensor in tensors:
+        if tensor.begin != end:
+            kind = "overlaps the tensor before it" if tensor.begin < end else "leaves a hole before it"
+            raise ValueError(f"tensor {tensor.name!r} {kind}")
+        end = tensor.end
+    return tuple(tensors)
+
+
+def _checked_tensor(name: str, entry: Any, data_start: int) -> Tensor:
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise ValueError(f"tensor {name!r} should have a dtype, a shape and data_offsets, and nothing else")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in _BITS:
+        raise ValueError(f"tensor {name!r} has the unknown dtype {dtype!r}")
+    if not _are_counts(shape):
+        raise ValueError(f"tensor {name!r} has a shape that is not a list of sizes")
+    if not _are_counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise ValueError(f"tensor {name!r} has data_offsets that are not a begin and an end")
+    bits = math.prod(shape) * _BITS[dtype]
+    if bits % 8 or offsets[1] - offsets[0] != bits // 8:
+        raise ValueError(f"tensor {name!r} has {offsets[1] - offsets[0]} bytes, which {dtype} {shape} does not fill")
+    return Tensor(name, dtype, tuple(shape), data_start + offsets[0], data_start + offsets[1])
+
+
+def _are_counts(values: Any) -> bool:
+    return isinstance(values, list) and all(
+        isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63 for value in values
+    )
+
+
+def shard_header(tensors: Iterable[Tensor], metadata: Mapping[str, str] | None) -> bytes:
+    """Return the start of a safetensors file, length included, for tensors whose bytes follow in this order."""
+    header: dict[str, Any] = {} if metadata is None else {"__metadata__": dict(metadata)}
+    begin = 0
+    for tensor in tensors:
+        header[tensor.name] = {
+            "dtype": tensor.dtype,
+            "shape": tensor.shape,
+            "data_offsets": (begin, begin + tensor.size),
+        }
+        begin += tensor.size
+    data = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    data += b" " * (-len(data) % 8)  # the tensors' bytes begin at a multiple of 8, as the library has it
+    return len(data).to_bytes(8, "little") + data
+
+
+def shard_names(count: int) -> list[str]:
+    """Return the file names of a checkpoint of `count` shards, as transformers names them."""
+    if count == 1:
+        return [SINGLE_FILE]
+    return [f"model-{number:05d}-of-{count:05d}.safetensors" for number in range(1, count + 1)]

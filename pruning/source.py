@@ -1,0 +1,243 @@
+"""Read a checkpoint directory, pruned or not, without its tensors' bytes: config, shards, manifest, other files."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from .errors import CheckpointError
+from .families import Family, family_of
+from .json_files import read_json
+from .manifest import Manifest
+from .plan import PrunePlan, layer_count
+from .remote.per_layer_skip import MANIFEST_FILE
+from .shards import INDEX_FILE, SINGLE_FILE, Shard, Tensor, read_shard
+from .state_dict import is_pruned, require_sublayers
+
+CONFIG_FILE = "config.json"
+
+# What comes along, besides config and weights: what transformers reads beside them, and what the licence asks for.
+COMPANIONS = (
+    "generation_config.json",
+    "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json",
+    "vocab.json", "vocab.txt", "merges.txt", "spiece.model", "sentencepiece.bpe.model",
+    "chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja",
+    "README.md", "LICENSE*", "LICENCE*", "NOTICE*", "COPYING*", "USE_POLICY*", "license*",
+)  # fmt: skip
+
+_PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint directory, its headers read and found consistent; `plan` is what is pruned in it already."""
+
+    root: Path
+    config: dict[str, Any]
+    family: Family
+    plan: PrunePlan
+    shards: tuple[Shard, ...]
+    manifest: Manifest | None
+    companions: tuple[str, ...]
+    left_behind: tuple[str, ...]
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Yield every tensor, shard by shard, in the order of its bytes."""
+        for shard in self.shards:
+            yield from shard.tensors
+
+    def tensors_under(self, plan: PrunePlan) -> Iterator[Tensor]:
+        """Yield the tensors that a plan prunes; raises PruningError first if the plan does not fit."""
+        plan.require_layers(layer_count(self.config))
+        require_sublayers((tensor.name for tensor in self.tensors()), plan - self.plan)
+        return (tensor for tensor in self.tensors() if is_pruned(tensor.name, plan))
+
+
+def find_checkpoint(source: str | Path, revision: str | None = None) -> Path:
+    """Return the directory of a checkpoint: a local one, or a hub id's, downloaded or found in the hub's cache.
+
+    Raises CheckpointError if there is none, or if a revision is asked of a local directory.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        if revision is not None:
+            raise CheckpointError(f"{source} is a directory, which has no revision {revision!r}: leave it out")
+        return path
+    if path.exists():
+        raise CheckpointError(f"{source} is a file: name the directory that holds config.json")
+    if not isinstance(source, str) or not _HUB_ID.fullmatch(source):
+        raise CheckpointError(
+            f"{source} does not exist: name a checkpoint directory or a hub id such as Qwen/Qwen3-0.6B"
+        )
+    return _download(source, revision)
+
+
+def _download(hub_id: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download  # here, since most checkpoints are local
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        # Not the other weight formats that many repositories hold beside the safetensors.
+        patterns = ["*.safetensors", "*.json", *COMPANIONS]
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"{hub_id} is no local directory and cannot be fetched from the hub: {reason}") from None
+
+
+def read_source(root: Path) -> Source:
+    """Read a checkpoint directory.
+
+    Raises CheckpointError if it is incomplete or inconsistent, quantised, of an unknown family, or has only
+    pickled weights; PlanError if its config's plan is not a valid one.
+    """
+    config = _read_config(root)
+    family = family_of(config)
+    plan = _read_plan(config)
+    shards = _read_shards(root)
+    _require_consistent(shards, plan, root)
+    known = {
+        CONFIG_FILE,
+        INDEX_FILE,
+        MANIFEST_FILE,
+        *(shard.path.name for shard in shards),
+        *family.code_files(),
+    }
+    companions = tuple(sorted(name for name in _files_below(root) if _comes_along(name)))
+    folders = {name.partition("/")[0] for name in companions}
+    others = (entry for entry in root.iterdir() if entry.name not in known | folders)
+    return Source(
+        root=root,
+        config=config,
+        family=family,
+        plan=plan,
+        shards=shards,
+        manifest=Manifest.read(root) if family.pruned_model_type == config["model_type"] else None,
+        companions=companions,
+        left_behind=tuple(sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in others)),
+    )
+
+
+def require_prunable(source: Source) -> None:
+    """Raise CheckpointError if a checkpoint that was read cannot be pruned: quantised, or not a plain causal LM."""
+    config, family = source.config, source.family
+    if config.get("quantization_config") is not None:
+        raise CheckpointError(
+            f"{source.root} is quantised (quantization_config in config.json): "
+            "prune the unquantised checkpoint and quantise the result"
+        )
+    known = {family.architecture, family.pruned_architecture}
+    architectures = config.get("architectures") or [family.architecture]
+    if not isinstance(architectures, list) or not known.issuperset(architectures):
+        raise CheckpointError(
+            f"{source.root}: architectures in config.json is {architectures}, but should be [{family.architecture!r}]"
+        )
+    if config["model_type"] == family.model_type and "AutoModelForCausalLM" in (config.get("auto_map") or {}):
+        raise CheckpointError(
+            f"{source.root} has modeling code of its own (auto_map in config.json), "
+            "which a pruned checkpoint would lose"
+        )
+
+
+def _read_config(root: Path) -> dict[str, Any]:
+    path = root / CONFIG_FILE
+    try:
+        config = read_json(path)
+        if not isinstance(config, dict):
+            raise ValueError("not a JSON object")
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    return config
+
+
+def _read_plan(config: dict[str, Any]) -> PrunePlan:
+    try:
+        return PrunePlan.from_config(config)
+    except ValueError as error:
+        raise CheckpointError(f"config.json: {error}") from None
+
+
+def _read_shards(root: Path) -> tuple[Shard, ...]:
+    index, single = root / INDEX_FILE, root / SINGLE_FILE
+    if not index.is_file():
+        if not single.is_file():
+            raise CheckpointError(_no_weights(root))
+        return (read_shard(single),)
+    weight_map = _read_weight_map(index)
+    names = sorted(set(weight_map.values()))
+    if single.is_file() and SINGLE_FILE not in names:
+        raise CheckpointError(
+            f"{root} has both {SINGLE_FILE} and {INDEX_FILE}, of which transformers loads the first: "
+            "remove the stale one"
+        )
+    for name in names:
+        if not (root / name).is_file():
+            raise CheckpointError(f"{index} names {name}, which is not there: fetch it again")
+    shards = tuple(read_shard(root / name) for name in names)
+    _require_index_agrees(index, weight_map, shards)
+    return shards
+
+
+def _read_weight_map(index: Path) -> dict[str, str]:
+    try:
+        content = read_json(index)
+        weight_map = content.get("weight_map") if isinstance(content, dict) else None
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise ValueError("it has no weight_map")
+        for key, name in weight_map.items():
+            if not isinstance(name, str) or name != Path(name).name or not name.endswith(".safetensors"):
+                raise ValueError(f"the shard of {key!r} is {name!r}, but should be a file name such as {SINGLE_FILE}")
+    except ValueError as error:
+        raise CheckpointError(f"{index}: {error}") from None
+    return weight_map
+
+
+def _require_index_agrees(index: Path, weight_map: dict[str, str], shards: tuple[Shard, ...]) -> None:
+    stored: dict[str, str] = {}
+    for shard in shards:
+        for tensor in shard.tensors:
+            if tensor.name in stored:
+                raise CheckpointError(
+                    f"{shard.path.parent}: {tensor.name!r} is stored twice, also in {stored[tensor.name]}"
+                )
+            stored[tensor.name] = shard.path.name
+    for key, name in weight_map.items():
+        if stored.get(key) != name:
+            raise CheckpointError(f"{index} puts {key!r} in {name}, which does not hold it")
+    for key, name in stored.items():
+        if key not in weight_map:
+            raise CheckpointError(f"{index} does not name {key!r}, which {name} holds")
+
+
+def _require_consistent(shards: tuple[Shard, ...], plan: PrunePlan, root: Path) -> None:
+    for shard in shards:
+        for tensor in shard.tensors:
+            if is_pruned(tensor.name, plan):
+                raise CheckpointError(
+                    f"{root}: {tensor.name!r} is stored in {shard.path.name}, but config.json says that it is pruned"
+                )
+
+
+def _no_weights(root: Path) -> str:
+    pickled = sorted(path.name for pattern in _PICKLED for path in root.glob(pattern))
+    if pickled:
+        return (
+            f"{root} has only pickled weights ({pickled[0]}), which are never opened: "
+            "save it as safetensors first, with save_pretrained of transformers"
+        )
+    return f"{root} has no {SINGLE_FILE} and no {INDEX_FILE}"
+
+
+def _files_below(root: Path) -> Iterator[str]:
+    for entry in root.iterdir():
+        if entry.is_file():
+            yield entry.name
+        elif entry.name == "additional_chat_templates" and entry.is_dir():
+            yield from (f"{entry.name}/{inner.name}" for inner in entry.iterdir() if inner.is_file())
+
+
+def _comes_along(name: str) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in COMPANIONS)

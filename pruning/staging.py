@@ -1,0 +1,109 @@
+"""A directory that appears complete or not at all.
+
+It is built beside its destination, under a name of its own, and renamed at the end. One lock a destination makes
+its holder the owner of all that an earlier, killed run left behind, which is then put right:
+
+    .NAME.prunecheck-new      being built; removed
+    .NAME.prunecheck-old      what was at NAME while it is replaced; put back if NAME is missing
+    .NAME.prunecheck-removed  being removed; removed
+"""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import DestinationError
+
+
+@contextmanager
+def staged_directory(destination: Path, *, overwrite: bool, sync: bool) -> Iterator[Path]:
+    """Yield a new directory to write into; at the end of the block it becomes `destination`.
+
+    If the block raises, the new directory is removed and what was at `destination` is as it was. With `sync` the
+    renames are on the disk before this returns; the files within are for the block to sync.
+
+    Raises DestinationError if the destination exists (unless `overwrite`, which replaces a directory), is being
+    written by someone else, or cannot be written.
+    """
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(destination):
+        _put_right(destination)
+        _require_replaceable(destination, overwrite)
+        new = _sibling(destination, "new")
+        try:
+            new.mkdir()
+            yield new
+            if sync:
+                sync_directory(new)
+            if destination.exists():
+                destination.rename(_sibling(destination, "old"))
+            new.rename(destination)
+            if sync:
+                sync_directory(destination.parent)
+        finally:
+            _put_right(destination)
+
+
+def sync_directory(path: Path) -> None:
+    """Wait until the entries of a directory are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sibling(destination: Path, purpose: str) -> Path:
+    return destination.with_name(f".{destination.name}.prunecheck-{purpose}")
+
+
+def _require_replaceable(destination: Path, overwrite: bool) -> None:
+    if destination.is_symlink():
+        raise DestinationError(f"{destination} is a link: name the directory itself")
+    if destination.exists() and not destination.is_dir():
+        raise DestinationError(f"{destination} is a file: name a directory")
+    if destination.exists() and not overwrite:
+        raise DestinationError(f"{destination} exists: name another directory, or replace it with --overwrite")
+
+
+def _put_right(destination: Path) -> None:
+    """Undo a replacement that did not come to its end, and remove what it left; the caller holds the lock."""
+    old, removed = _sibling(destination, "old"), _sibling(destination, "removed")
+    if old.exists():
+        # Under another name first: a half-removed directory must never be taken for one to put back.
+        old.rename(removed if destination.exists() else destination)
+    for leftover in (_sibling(destination, "new"), removed):
+        if leftover.exists():
+            shutil.rmtree(leftover)
+
+
+@contextmanager
+def _locked(destination: Path) -> Iterator[None]:
+    path = _sibling(destination, "lock")
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise DestinationError(
+                f"{destination} is being written by another prune: wait for it, or name another directory"
+            ) from None
+        if _is_at(path, descriptor):
+            break
+        os.close(descriptor)  # its holder removed it between our two calls
+    try:
+        yield
+    finally:
+        path.unlink()
+        os.close(descriptor)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False

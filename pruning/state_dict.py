@@ -1,0 +1,52 @@
+"""Which state dict keys a plan prunes."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+from .errors import CheckpointError
+from .plan import SUBLAYERS, PrunePlan
+
+# With or without the base model's prefix: transformers loads both.
+_SUBLAYER_KEY = re.compile(r"(?:model\.)?layers\.([0-9]+)\.(self_attn|mlp)\..+")
+
+Value = TypeVar("Value")
+
+
+def sublayer_of(key: str) -> tuple[str, int] | None:
+    """Return the sub-layer and the layer index that a state dict key lies under, or None.
+
+    >>> sublayer_of("model.layers.10.mlp.up_proj.weight")
+    ('mlp', 10)
+    >>> sublayer_of("model.layers.10.input_layernorm.weight")
+    """
+    match = _SUBLAYER_KEY.fullmatch(key)
+    return (match[2], int(match[1])) if match else None
+
+
+def is_pruned(key: str, plan: PrunePlan) -> bool:
+    """Say whether a state dict key lies under a sub-layer that the plan prunes."""
+    sublayer = sublayer_of(key)
+    return sublayer is not None and sublayer[1] in getattr(plan, sublayer[0])
+
+
+def require_sublayers(keys: Iterable[str], plan: PrunePlan) -> None:
+    """Raise CheckpointError if the plan prunes a sub-layer of which there is no key."""
+    present = {sublayer_of(key) for key in keys}
+    for sublayer in SUBLAYERS:
+        for layer_idx in getattr(plan, sublayer):
+            if (sublayer, layer_idx) not in present:
+                raise CheckpointError(
+                    f"there is no tensor of {sublayer} in layer {layer_idx}: "
+                    f"keys should begin with model.layers.{layer_idx}.{sublayer}."
+                )
+
+
+def prune_state_dict(state_dict: Mapping[str, Value], plan: PrunePlan) -> dict[str, Value]:
+    """Return a new dict without the keys that the plan prunes; the values are shared, not copied.
+
+    Raises CheckpointError if there is no key under a sub-layer that the plan prunes: an index out of range, or
+    keys with a prefix such as `_orig_mod.` that hides them.
+    """
+    require_sublayers(state_dict, plan)
+    return {key: value for key, value in state_dict.items() if not is_pruned(key, plan)}
