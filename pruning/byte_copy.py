@@ -1,6 +1,5 @@
 """Write a shard that keeps some of another's tensors: byte ranges from file to file, in constant memory."""
 
-import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -14,9 +13,6 @@ Progress = Callable[[int], None]
 # Large enough that the calls cost nothing, small enough that progress shows.
 _RANGE_BYTES = 64 * 2**20
 _BUFFER_BYTES = 4 * 2**20
-
-# What `copy_file_range` answers where file system or kernel cannot do it (Linux man-pages, copy_file_range(2)).
-_CANNOT_COPY_RANGE = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
 
 
 def write_shard(
@@ -63,10 +59,12 @@ class _SourceFile:
             self._file = shard.path.open("rb", buffering=0)
         except OSError as error:
             raise CheckpointError(f"{shard.path} cannot be read: {error.strerror}") from None
-        self._before = os.fstat(self.descriptor)
-        if self._before.st_size != shard.size:
+        self._read_with = (shard.size, shard.modified_ns)
+        try:
+            self.require_unchanged()
+        except CheckpointError:
             self._file.close()
-            raise self._changed()
+            raise
 
     @property
     def descriptor(self) -> int:
@@ -88,8 +86,8 @@ class _SourceFile:
         return count
 
     def require_unchanged(self) -> None:
-        after = os.fstat(self.descriptor)
-        if (after.st_size, after.st_mtime_ns) != (self._before.st_size, self._before.st_mtime_ns):
+        now = os.fstat(self.descriptor)
+        if (now.st_size, now.st_mtime_ns) != self._read_with:
             raise self._changed()
 
     def _changed(self) -> CheckpointError:
@@ -112,11 +110,11 @@ def _copy_range(source: _SourceFile, output: int, begin: int, end: int, progress
     while begin < end:
         try:
             count = os.copy_file_range(source.descriptor, output, min(_RANGE_BYTES, end - begin), offset_src=begin)
-        except OSError as error:
-            if error.errno not in _CANNOT_COPY_RANGE:
-                raise
+        except OSError:
             count = 0
-        if count == 0:  # not supported here, or the source ended: reading tells the two apart
+        # Not supported by file system or kernel, the source at its end or unreadable, or no space left: reading and
+        # writing tell them apart, and blame the right file.
+        if count == 0:
             _copy_reading(source, output, begin, end, progress)
             return
         begin += count

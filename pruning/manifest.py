@@ -87,10 +87,11 @@ def _section(name: str, entries: Mapping[str, Mapping[str, Any]]) -> Iterator[st
 
 def source_identity(root: Path) -> dict[str, Any]:
     """Return the name of an unpruned checkpoint: its directory's, or hub id and revision if the hub's cache has it."""
-    snapshot = _HUB_SNAPSHOT.fullmatch(root.absolute().as_posix())
+    root = root.resolve()
+    snapshot = _HUB_SNAPSHOT.fullmatch(root.as_posix())
     if snapshot:
         return {"name": snapshot[1].replace("--", "/"), "revision": snapshot[2]}
-    return {"name": root.resolve().name}
+    return {"name": root.name}
 
 
 def kept_entry(tensor: Tensor, checksum: str | None) -> dict[str, Any]:

@@ -16,8 +16,9 @@ SELF_ATTN = "self_attn"
 SUBLAYERS = (SELF_ATTN, "mlp")
 _SKIP_WORD = {SELF_ATTN: ATTENTION, "mlp": MLP}
 
-_INDEX = re.compile(r"-?[0-9]{1,9}")
-_RANGE = re.compile(r"([0-9]{1,9})-([0-9]{1,9})")
+_INDEX = re.compile(r"-?[0-9]+")
+_RANGE = re.compile(r"([0-9]+)-([0-9]+)")
+_TOO_LONG = re.compile(r"[0-9]{10}")  # out of range whatever it says, and slow to read if it is long
 # No decoder has more layers; a mistyped range must not fill the memory before it is checked against one.
 _MOST_LAYERS = 100_000
 
@@ -175,7 +176,9 @@ def _sorted_indexes(sublayer: str, indexes: object) -> tuple[int, ...]:
         if not isinstance(index, int) or isinstance(index, bool):
             raise PlanError(f"{sublayer} index {_short(index)} is not an integer: layers are numbered 0, 1, 2, ...")
         if index < 0:
-            raise PlanError(f"{sublayer} index {index} is negative: layers are numbered from 0")
+            raise PlanError(f"{sublayer} index {_short(index)} is negative: layers are numbered from 0")
+        if index >= _MOST_LAYERS:
+            raise PlanError(_out_of_range(f"{sublayer} index {_short(index)}"))
         if index in seen:
             raise PlanError(f"{sublayer} index {index} is named twice: name each layer once")
         seen.add(index)
@@ -185,6 +188,10 @@ def _sorted_indexes(sublayer: str, indexes: object) -> tuple[int, ...]:
 def _parse_list(sublayer: str, text: str) -> list[int]:
     indexes: list[int] = []
     for item in (part.strip() for part in text.split(",") if text.strip()):
+        if not _INDEX.fullmatch(item) and not _RANGE.fullmatch(item):
+            raise PlanError(f"{sublayer} item {_short(item)} is not an integer or a range such as 12 or 17-20")
+        if _TOO_LONG.search(item):
+            raise PlanError(_out_of_range(f"{sublayer} item {_short(item)}"))
         if range_match := _RANGE.fullmatch(item):
             first, last = map(int, range_match.groups())
             if last < first:
@@ -192,10 +199,8 @@ def _parse_list(sublayer: str, text: str) -> list[int]:
             if last - first >= _MOST_LAYERS:
                 raise PlanError(f"{sublayer} range {item} is longer than any model: check its ends")
             indexes.extend(range(first, last + 1))
-        elif _INDEX.fullmatch(item):
-            indexes.append(int(item))
         else:
-            raise PlanError(f"{sublayer} item {item!r} is not an integer or a range such as 12 or 17-20")
+            indexes.append(int(item))
     return indexes
 
 
@@ -209,6 +214,13 @@ def _format_list(indexes: tuple[int, ...]) -> str:
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
 
 
+def _out_of_range(what: str) -> str:
+    return f"{what} is out of range: no model has layers beyond {_MOST_LAYERS - 1}"
+
+
 def _short(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # an int of more digits than Python prints
+        text = f"a {type(value).__name__} too long to print"
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -52,12 +52,16 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A safetensors file: its tensors in the order of their bytes, and its `__metadata__`, if it has any."""
+    """A safetensors file: its tensors in the order of their bytes, and its `__metadata__`, if it has any.
+
+    Its size and its time of change tell whether the bytes are still those that the header was read with.
+    """
 
     path: Path
     tensors: tuple[Tensor, ...]
     metadata: Mapping[str, str] | None
     size: int
+    modified_ns: int
 
 
 def read_shard(path: Path) -> Shard:
@@ -68,7 +72,8 @@ def read_shard(path: Path) -> Shard:
     """
     try:
         with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
+            status = os.fstat(file.fileno())
+            size = status.st_size
             start = file.read(8)
             if start + file.read(len(_GIT_LFS_POINTER) - 8) == _GIT_LFS_POINTER:
                 raise CheckpointError(f"{path} is a Git LFS pointer, not the file itself: run 'git lfs pull'")
@@ -94,12 +99,12 @@ def read_shard(path: Path) -> Shard:
         raise CheckpointError(f"{path} is truncated: it has {size} bytes, but should have {end}")
     if end < size:
         raise CheckpointError(f"{path} has {size - end} bytes behind its last tensor, but should have none")
-    return Shard(path=path, tensors=tensors, metadata=metadata, size=size)
+    return Shard(path=path, tensors=tensors, metadata=metadata, size=size, modified_ns=status.st_mtime_ns)
 
 
 def _checked_metadata(metadata: Any) -> dict[str, str] | None:
     if metadata is not None and not (
-        isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())
+        isinstance(metadata, dict) and all(_is_text(name) and _is_text(value) for name, value in metadata.items())
     ):
         raise ValueError("__metadata__ should map strings to strings")
     return metadata
@@ -118,6 +123,8 @@ def _checked_tensors(header: dict[str, Any], data_start: int) -> tuple[Tensor, .
 
 
 def _checked_tensor(name: str, entry: Any, data_start: int) -> Tensor:
+    if not _is_text(name):
+        raise ValueError(f"the name {name!r} is not Unicode text")
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"tensor {name!r} should have a dtype, a shape and data_offsets, and nothing else")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
@@ -131,6 +138,11 @@ def _checked_tensor(name: str, entry: Any, data_start: int) -> Tensor:
     if bits % 8 or offsets[1] - offsets[0] != bits // 8:
         raise ValueError(f"tensor {name!r} has {offsets[1] - offsets[0]} bytes, which {dtype} {shape} does not fill")
     return Tensor(name, dtype, tuple(shape), data_start + offsets[0], data_start + offsets[1])
+
+
+def _is_text(value: Any) -> bool:
+    """Say whether a value is a string that UTF-8 can hold: JSON can also spell halves of surrogate pairs."""
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _are_counts(values: Any) -> bool:

@@ -8,7 +8,7 @@ from .errors import CheckpointError
 from .plan import SUBLAYERS, PrunePlan
 
 # With or without the base model's prefix: transformers loads both.
-_SUBLAYER_KEY = re.compile(r"(?:model\.)?layers\.([0-9]+)\.(self_attn|mlp)\..+")
+_SUBLAYER_KEY = re.compile(r"(?:model\.)?layers\.(0|[1-9][0-9]{0,8})\.(self_attn|mlp)\..+", re.DOTALL)
 
 Value = TypeVar("Value")
 

@@ -68,7 +68,7 @@ def _skip_words(key: object, words: object) -> frozenset[str]:
     if not isinstance(words, (list, tuple)):
         raise ValueError(f"per_layer_config[{key!r}]['skip'] is {words!r}, but should be a list such as ['mlp']")
     for word in words:
-        if word not in SKIP_WORDS:
+        if not isinstance(word, str) or word not in SKIP_WORDS:
             raise ValueError(
                 f"per_layer_config[{key!r}]['skip'] has the unknown word {word!r}: "
                 f"only {ATTENTION!r} and {MLP!r} can be skipped"

@@ -1,0 +1,103 @@
+"""The documentation is true: every command runs, every option and file it names is there."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from harness.cli import app
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted(ROOT.glob("*.md"))
+
+# Commands that are run elsewhere, and where.
+RUN_ELSEWHERE = {
+    "python3 -m pip install -c constraints.txt . && prunecheck demo": "tox environment `wheel`",
+    "python3 -m pip install --quiet tox && python3 -m tox": "what runs this test",
+    "python3 -m pip install -c constraints.txt -e .[peft] pytest-xdist ruff mypy": "what tox does for each environment",
+    "pytest -n 2": "tox environment `newest`",
+}
+# Options of other programs.
+FOREIGN_OPTIONS = {"--fixtures", "--quiet", "--import-mode"}
+
+
+def fenced(text: str, language: str) -> list[str]:
+    """Return the fenced blocks of a language, in their order."""
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def our_options() -> set[str]:
+    """Return every option of the command line and of the pytest plugin."""
+    command = typer.main.get_command(app)
+    commands = [command, *command.commands.values()]
+    options = {option for item in commands for parameter in item.params for option in parameter.opts}
+    text = subprocess.run([sys.executable, "-m", "pytest", "--help"], capture_output=True, text=True, check=True).stdout
+    return options | set(re.findall(r"--prunecheck-[a-z-]+", text))
+
+
+def test_readme_commands_run(tmp_path: Path, real_checkpoint: Path) -> None:
+    """Every command and every piece of Python in the README runs, in the order it stands, on the real checkpoint."""
+    (tmp_path / "SRC").symlink_to(real_checkpoint)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(console|python)\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    ran = 0
+    for language, block in blocks:
+        if language == "python":
+            commands = [[sys.executable, "-c", block]]
+        else:
+            lines = [line.removeprefix("$ ") for line in block.splitlines() if line.startswith("$ ")]
+            commands = [["bash", "-c", line] for line in lines if line not in RUN_ELSEWHERE]
+        for command in commands:
+            result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+            assert result.returncode == 0, f"{command[-1]}\n{result.stderr}"
+            ran += 1
+    assert ran >= 4  # a pattern that finds nothing would pass
+
+
+def test_commands_run_elsewhere_are_in_the_documents() -> None:
+    """No exception outlives the command it was made for."""
+    lines = "\n".join(path.read_text(encoding="utf-8") for path in DOCUMENTS)
+    assert [command for command in RUN_ELSEWHERE if f"$ {command}\n" not in lines] == []
+
+
+def test_ci_runs_the_readme_command() -> None:
+    """`.ci/run` calls the README's test command and nothing else of its own."""
+    lines = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    command = "python3 -m pip install --quiet tox && python3 -m tox"
+    assert f"$ {command}\n" in (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = [line for line in lines if line and not line.startswith("#")]
+    assert commands == ["set -euo pipefail", 'cd "$(dirname "$0")/.."', command]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_options_exist(path: Path) -> None:
+    """Every option that a document names is one of ours, or a known one of another program."""
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", path.read_text(encoding="utf-8")))
+    assert named - our_options() - FOREIGN_OPTIONS == set()
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    """Every relative link of a document leads to a file."""
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text(encoding="utf-8"))
+    assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
+def test_architecture_names_every_module() -> None:
+    """ARCHITECTURE.md names every module of both packages, and none that is not there."""
+    tree = fenced((ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8"), "")[0]
+    named = set(re.findall(r"\b(\w+\.py)\b", tree))
+    there = {path.name for package in ("pruning", "harness") for path in (ROOT / package).rglob("*.py")}
+    assert named ^ (there - {"__init__.py"}) == {"pytest_prunecheck.py"}
+
+
+def test_changelog_has_the_version() -> None:
+    """The changelog's newest heading is the package's version."""
+    from pruning import __version__
+
+    heading = re.search(r"^## ([\d.]+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert heading is not None
+    assert heading[1] == __version__

@@ -1,0 +1,217 @@
+"""The main job on the bundled default: prune a real model, load it in several ways, prove each, let it talk.
+
+Each way of loading answers a prompt through its KV cache; then the whole conversation, answer included, goes through
+the pruned model and through an equally loaded reference without a cache. So one comparison of logits covers
+natural text, and the answer's tokens, which came out of the cache, must be the ones the uncached logits choose.
+"""
+
+import gc
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from pruning import CheckpointError, PrunePlan, prune_checkpoint
+from pruning.loader import load_pruned
+
+from .loading_modes import LOADING_MODES, LoadingMode
+from .quiet import quiet_libraries
+from .real_checkpoint import real_checkpoint_path
+from .references import identity_reference, reference_logits, zero_weight_reference
+from .resident import resident_weight_bytes
+from .stored_bytes import differing_tensor
+from .tolerances import tolerance
+
+MAX_NEW_TOKENS = 24
+
+
+@dataclass(frozen=True)
+class DemoRow:
+    """One way of loading: `seconds` to load, weights resident in `bytes`, and how far the logits are from what.
+
+    `difference` is the largest absolute logit difference to the equally loaded reference, `allowed` the largest
+    that the table of tolerances allows. `reason` says why the row is faulty or was not run, else it is None.
+    """
+
+    mode: str
+    outcome: str  # "sound", "faulty" or "skipped"
+    reason: str | None = None
+    seconds: float | None = None
+    bytes: int | None = None
+    difference: float | None = None
+    allowed: float | None = None
+    answer: str | None = None
+
+
+@dataclass(frozen=True)
+class DemoReport:
+    """What the demo found; bytes are those of stored tensors."""
+
+    base: str
+    plan: dict[str, list[int]]
+    bytes_before: int
+    bytes_after: int
+    prompt: str
+    rows: tuple[DemoRow, ...]
+
+    @property
+    def verdict(self) -> str:
+        """`"faulty"` if any row is, else `"sound"`."""
+        return "faulty" if any(row.outcome == "faulty" for row in self.rows) else "sound"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as JSON holds it."""
+        return {"schema": 1, "verdict": self.verdict, **asdict(self)}
+
+
+def bundled_plan() -> PrunePlan:
+    """Return the plan that the demo prunes by: attentions, MLPs and one whole layer."""
+    return PrunePlan.from_dict(json.loads(_data("demo_plan.json")))
+
+
+def bundled_prompts() -> list[str]:
+    """Return short questions to ask a chat model."""
+    prompts: list[str] = json.loads(_data("prompts.json"))
+    return prompts
+
+
+def _data(name: str) -> str:
+    return resources.files("harness").joinpath("data", name).read_text(encoding="utf-8")
+
+
+def run_demo(plan: PrunePlan, step: Callable[[str], None]) -> DemoReport:
+    """Prune the real checkpoint by `plan` and judge the result in every way of loading.
+
+    `step` is called with a line for each thing that takes time. Raises CannotRun if there is no checkpoint,
+    PruningError if it cannot be pruned by `plan`.
+    """
+    step("fetching the real checkpoint")
+    base = real_checkpoint_path(progress=step)
+    prompt = bundled_prompts()[0]
+    with TemporaryDirectory(prefix="prunecheck-") as scratch, quiet_libraries():
+        pruned = Path(scratch) / "pruned"
+        step("pruning")
+        result = prune_checkpoint(base, pruned, plan)
+        step("comparing every stored byte")
+        rows = [_stored_row(pruned, base, plan)]
+        tokenizer = AutoTokenizer.from_pretrained(pruned)
+        input_ids = _chat_tokens(tokenizer, prompt)
+        for mode in LOADING_MODES:
+            step(f"loading and judging: {mode.name}")
+            rows.append(_mode_row(mode, pruned, base, plan, tokenizer, input_ids))
+    return DemoReport(
+        base=str(base),
+        plan=plan.to_dict(),
+        bytes_before=result.bytes_before,
+        bytes_after=result.bytes_after,
+        prompt=prompt,
+        rows=tuple(rows),
+    )
+
+
+def _stored_row(pruned: Path, base: Path, plan: PrunePlan) -> DemoRow:
+    reason = differing_tensor(pruned, base, plan.self_attn, plan.mlp)
+    return DemoRow(mode="on disk", outcome="faulty" if reason else "sound", reason=reason)
+
+
+def _mode_row(
+    mode: LoadingMode,
+    pruned: Path,
+    base: Path,
+    plan: PrunePlan,
+    tokenizer: PreTrainedTokenizerBase,
+    input_ids: torch.Tensor,
+) -> DemoRow:
+    if mode.missing:
+        return DemoRow(mode=mode.name, outcome="skipped", reason=mode.missing)
+    with TemporaryDirectory(prefix="prunecheck-offload-") as folder:
+        started = time.perf_counter()
+        try:
+            model = load_pruned(pruned, **mode.arguments(_layers(base), Path(folder)))
+        except CheckpointError as error:
+            return DemoRow(mode=mode.name, outcome="faulty", reason=str(error))
+        seconds = time.perf_counter() - started
+        resident = resident_weight_bytes(model)
+        conversation = _greedy(model, input_ids)
+        logits = reference_logits(model, conversation)
+        del model
+        gc.collect()
+        references = [identity_reference]
+        if mode.name == "plain":
+            references.append(zero_weight_reference)
+        expected = []
+        for reference in references:
+            reference_model = reference(
+                base, plan.self_attn, plan.mlp, **mode.arguments(_layers(base), Path(folder) / reference.__name__)
+            )
+            expected.append(reference_logits(reference_model, conversation))
+            del reference_model
+            gc.collect()
+    difference = max(float((logits - other).abs().max()) for other in expected)
+    allowed = tolerance(mode.precision, "reference").relative * float(expected[0].abs().max())
+    prompt_tokens = input_ids.shape[1]
+    reason = _logits_reason(difference, allowed) or _cache_reason(
+        logits[0, prompt_tokens - 1 : -1],
+        conversation[0, prompt_tokens:],
+        tolerance(mode.precision, "cached").relative * float(expected[0].abs().max()),
+    )
+    return DemoRow(
+        mode=mode.name,
+        outcome="faulty" if reason else "sound",
+        reason=reason,
+        seconds=seconds,
+        bytes=resident,
+        difference=difference,
+        allowed=allowed,
+        answer=str(tokenizer.decode(conversation[0, prompt_tokens:], skip_special_tokens=True)).strip(),
+    )
+
+
+def _logits_reason(difference: float, allowed: float) -> str | None:
+    if difference <= allowed:  # false for NaN too
+        return None
+    return f"logits differ by {difference:.3g} from the equally loaded reference, but at most {allowed:.3g} is allowed"
+
+
+def _cache_reason(logits: torch.Tensor, chosen: torch.Tensor, allowed: float) -> str | None:
+    """Say where a token chosen with a KV cache is not the best without one by more than the tolerance, or None.
+
+    `logits` is (new tokens, vocabulary), uncached; `chosen` is (new tokens,).
+    """
+    behind = logits.max(dim=-1).values - logits.gather(-1, chosen[:, None])[:, 0]
+    worst = int(behind.argmax())
+    if float(behind[worst]) <= 2 * allowed:  # either of the two logits may be off by the tolerance
+        return None
+    return (
+        f"token {worst} of the answer, chosen with the KV cache, is {float(behind[worst]):.3g} behind "
+        "the best of the uncached logits"
+    )
+
+
+def _chat_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str) -> torch.Tensor:
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+    )
+    input_ids: torch.Tensor = tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids
+    return input_ids
+
+
+def _greedy(model: Any, input_ids: torch.Tensor) -> torch.Tensor:
+    input_ids = input_ids.to(model.device) if model.device.type != "meta" else input_ids
+    with torch.no_grad():
+        tokens: torch.Tensor = model.generate(
+            input_ids, attention_mask=torch.ones_like(input_ids), do_sample=False, max_new_tokens=MAX_NEW_TOKENS
+        )
+    return tokens.cpu()
+
+
+def _layers(base: Path) -> int:
+    layers: int = json.loads((base / "config.json").read_text(encoding="utf-8"))["num_hidden_layers"]
+    return layers
