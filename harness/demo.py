@@ -101,7 +101,7 @@ def run_demo(plan: PrunePlan, step: Callable[[str], None]) -> DemoReport:
         result = prune_checkpoint(base, pruned, plan)
         step("comparing every stored byte")
         rows = [_stored_row(pruned, base, plan)]
-        tokenizer = AutoTokenizer.from_pretrained(pruned)
+        tokenizer = AutoTokenizer.from_pretrained(base)  # not of what is judged
         input_ids = _chat_tokens(tokenizer, prompt)
         for mode in LOADING_MODES:
             step(f"loading and judging: {mode.name}")

@@ -8,6 +8,7 @@ from .errors import CheckpointError
 from .manifest import Manifest
 from .remote.per_layer_skip import MANIFEST_FILE
 from .source import Source, find_checkpoint, read_source
+from .state_dict import is_pruned
 
 
 def audit_checkpoint(checkpoint: str | Path, *, revision: str | None = None, progress: Progress | None = None) -> None:
@@ -47,6 +48,7 @@ def require_manifest(source: Source) -> None:
     path = source.root / MANIFEST_FILE
     if manifest.plan != source.plan:
         raise CheckpointError(f"{path} says {manifest.plan}, but config.json says {source.plan}")
+    _require_pruned_by_plan(path, manifest)
     stored = {tensor.name: tensor for tensor in source.tensors()}
     for name in manifest.kept:
         if name not in stored:
@@ -61,6 +63,12 @@ def require_manifest(source: Source) -> None:
                 f"{source.root}: {name!r} is {found[0]} {found[1]}, but {MANIFEST_FILE} says "
                 f"{described[0]} {described[1]}"
             )
+
+
+def _require_pruned_by_plan(path: Path, manifest: Manifest) -> None:
+    for name in manifest.pruned:
+        if not is_pruned(name, manifest.plan):
+            raise CheckpointError(f"{path} says that {name!r} is pruned, which its plan does not say")
 
 
 def _require_code(root: Path, manifest: Manifest) -> None:

@@ -48,6 +48,7 @@ def read_tensor(shard: Shard, tensor: Tensor) -> Iterator[memoryview]:
     """Yield the bytes of a tensor in parts; each part is valid until the next. Raises CheckpointError."""
     with _SourceFile(shard) as file:
         yield from _read(file, tensor.begin, tensor.end)
+        file.require_unchanged()
 
 
 class _SourceFile:
@@ -59,12 +60,7 @@ class _SourceFile:
             self._file = shard.path.open("rb", buffering=0)
         except OSError as error:
             raise CheckpointError(f"{shard.path} cannot be read: {error.strerror}") from None
-        self._read_with = (shard.size, shard.modified_ns)
-        try:
-            self.require_unchanged()
-        except CheckpointError:
-            self._file.close()
-            raise
+        self._described = (shard.size, shard.modified_ns)
 
     @property
     def descriptor(self) -> int:
@@ -86,12 +82,13 @@ class _SourceFile:
         return count
 
     def require_unchanged(self) -> None:
-        now = os.fstat(self.descriptor)
-        if (now.st_size, now.st_mtime_ns) != self._read_with:
+        """Raise CheckpointError if the file is not the one whose header was read, or was written to since."""
+        status = os.fstat(self.descriptor)
+        if (status.st_size, status.st_mtime_ns) != self._described:
             raise self._changed()
 
     def _changed(self) -> CheckpointError:
-        return CheckpointError(f"{self.path} changed while it was read: prune again when nothing writes to it")
+        return CheckpointError(f"{self.path} changed while it was read: try again when nothing writes to it")
 
 
 def _merged_ranges(tensors: Sequence[Tensor]) -> Iterator[tuple[int, int]]:

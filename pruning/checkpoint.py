@@ -3,8 +3,9 @@
 import errno
 import json
 import os
+import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,8 @@ def prune_checkpoint(
     """
     root = find_checkpoint(source if isinstance(source, str) else Path(source), revision)
     target = Path(destination).expanduser()
-    _require_apart(root, target)
     read = read_source(root)
+    _require_apart(read, target)
     require_prunable(read)
     require_manifest(read)
     dropped = tuple(read.tensors_under(plan))
@@ -105,23 +106,34 @@ def _no_progress(_: int) -> None:
     pass
 
 
-def _require_apart(source: Path, destination: Path) -> None:
-    inner, outer = destination.resolve(), source.resolve()
+def _require_apart(source: Source, destination: Path) -> None:
+    inner, outer = _real(destination), _real(source.root)
     if inner == outer:
         raise DestinationError(f"{destination} is the source itself: name another directory")
     if inner.is_relative_to(outer):
-        raise DestinationError(f"{destination} lies inside the source {source}: name a directory outside it")
+        raise DestinationError(f"{destination} lies inside the source {source.root}: name a directory outside it")
     if outer.is_relative_to(inner):
-        raise DestinationError(f"{destination} holds the source {source}: name a directory beside it")
+        raise DestinationError(f"{destination} holds the source {source.root}: name a directory beside it")
+    for file in source.files():
+        if _real(file).is_relative_to(inner):
+            raise DestinationError(f"{destination} holds what {file} links to: name a directory beside it")
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))  # unlike Path.resolve, no error for a link to itself
 
 
 def _new_shards(source: Source, plan: PrunePlan) -> tuple[_NewShard, ...]:
-    """Return the shards to write, without those that the plan empties; one stays even if it has no tensor."""
+    """Return the shards to write, without those that the plan empties.
+
+    If it empties all, one without tensors stays, and without the metadata of its source, since which one that was
+    would depend on the order of pruning.
+    """
     kept = [
         (shard, tuple(tensor for tensor in shard.tensors if not is_pruned(tensor.name, plan)))
         for shard in source.shards
     ]
-    kept = [(shard, tensors) for shard, tensors in kept if tensors] or kept[:1]
+    kept = [(shard, tensors) for shard, tensors in kept if tensors] or [(replace(source.shards[0], metadata=None), ())]
     names = shard_names(len(kept))
     return tuple(_NewShard(name, shard, tensors) for name, (shard, tensors) in zip(names, kept, strict=True))
 
@@ -197,7 +209,7 @@ def _pruned_config(source: Source, plan: PrunePlan) -> str:
     config = dict(source.config)
     config["model_type"] = family.pruned_model_type
     config["architectures"] = [family.pruned_architecture]
-    config["auto_map"] = {**(config.get("auto_map") or {}), **family.auto_map}
+    config["auto_map"] = family.auto_map
     per_layer_config = plan.to_per_layer_config(config.pop("per_layer_config", None))
     if per_layer_config:
         config["per_layer_config"] = per_layer_config
@@ -205,14 +217,17 @@ def _pruned_config(source: Source, plan: PrunePlan) -> str:
 
 
 def _copy_companion(source: Path, destination: Path, sync: bool) -> None:
+    destination.parent.mkdir(exist_ok=True)
     try:
-        content = source.read_bytes()
+        reader = source.open("rb")
     except OSError as error:
         raise CheckpointError(f"{source} cannot be read: {error.strerror}") from None
-    destination.parent.mkdir(exist_ok=True)
-    destination.write_bytes(content)
+    with reader, destination.open("xb") as writer:
+        shutil.copyfileobj(reader, writer)
+        writer.flush()
+        if sync:
+            os.fsync(writer.fileno())
     if sync:
-        _sync_file(destination)
         sync_directory(destination.parent)
 
 
@@ -222,11 +237,6 @@ def _write(path: Path, lines: Iterator[str] | Sequence[str], sync: bool) -> None
         file.flush()
         if sync:
             os.fsync(file.fileno())
-
-
-def _sync_file(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def _cannot_write(destination: Path, shards: Sequence[_NewShard], error: OSError) -> str:

@@ -10,6 +10,10 @@ from .errors import CheckpointError
 from .plan import SUBLAYERS
 from .source import Source, find_checkpoint, read_source
 
+# Arguments of `from_pretrained` that have it read other files, or other keys, than `read_source` does; None, or the
+# value beside the name, does not.
+_OTHER_FILES = {"subfolder": "", "variant": None, "gguf_file": None, "use_safetensors": True, "key_mapping": None}
+
 
 def load_pruned(
     path: str | PathLike[str],
@@ -24,9 +28,11 @@ def load_pruned(
     `output_loading_info` the result is the model and transformers' loading report.
 
     Raises CheckpointError if the keys on disk, the plan in the config, the manifest and the loading report
-    (missing, unexpected and mismatched keys) are not exactly what they must be. The tensors' checksums are
-    compared by `audit_checkpoint`, which reads every byte.
+    (missing, unexpected and mismatched keys) are not exactly what they must be, or if an argument or an adapter
+    beside the weights would have other files loaded than those. The tensors' checksums are compared by
+    `audit_checkpoint`, which reads every byte.
     """
+    _require_same_files(kwargs)
     source = read_source(find_checkpoint(path if isinstance(path, str) else Path(path), revision))
     family = source.family
     if source.config["model_type"] != family.pruned_model_type:
@@ -35,14 +41,58 @@ def load_pruned(
             f"but should be {family.pruned_model_type!r}; load it with {family.architecture}.from_pretrained"
         )
     require_manifest(source)
+    _require_no_adapter(source)
     if "torch_dtype" not in kwargs:  # the name of `dtype` before transformers 4.56
         kwargs.setdefault("dtype", "auto")
     modeling = import_module(f"pruning.remote.{family.modeling_module}")
     model_class = getattr(modeling, family.pruned_architecture)
+    _require_config_class(kwargs.get("config"), model_class.config_class)
     model, report = model_class.from_pretrained(source.root, output_loading_info=True, **kwargs)
     _require_clean_report(source, report)
+    _require_known_keys(source, model)
     _require_plan(source, model)
     return (model, report) if output_loading_info else model
+
+
+def _require_same_files(kwargs: dict[str, Any]) -> None:
+    for name, checked in _OTHER_FILES.items():
+        if kwargs.get(name) not in (None, checked):
+            raise CheckpointError(
+                f"{name}={kwargs[name]!r} has other weights loaded than those that are checked: leave it out"
+            )
+
+
+def _require_no_adapter(source: Source) -> None:
+    """Raise CheckpointError if transformers would load an adapter, and on that the base model that it names.
+
+    (4.57.6 and 5.0.0, `modeling_utils.py`, `from_pretrained`: the weights of this directory are then passed by.)
+    """
+    if (source.root / "adapter_config.json").is_file():
+        raise CheckpointError(
+            f"{source.root} holds an adapter (adapter_config.json), with which transformers would load the base "
+            "model that it names: move it to a directory of its own"
+        )
+
+
+def _require_config_class(config: Any, config_class: type) -> None:
+    if config is not None and not isinstance(config, (str, PathLike, config_class)):
+        raise CheckpointError(
+            f"config is a {type(config).__name__}, but should be a {config_class.__name__}: leave out config=..."
+        )
+
+
+def _require_known_keys(source: Source, model: Any) -> None:
+    """Raise CheckpointError for a stored key that the model lacks, also one that transformers does not report.
+
+    (4.57.6 and 5.23.0, `modeling_utils.py`, pass `rotary_emb.inv_freq` over.) A quantised checkpoint stores more
+    than parameters: there the report has to do.
+    """
+    if source.config.get("quantization_config") is not None:
+        return
+    known = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    for tensor in source.tensors():
+        if known.isdisjoint({tensor.name, f"{model.base_model_prefix}.{tensor.name}"}):
+            raise CheckpointError(f"{source.root}: {tensor.name!r} is stored, but the model has no such parameter")
 
 
 def _require_clean_report(source: Source, report: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ padded with spaces, of name -> dtype, shape and data offsets [begin, end); the t
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ _BITS = {
     "I32": 32, "U32": 32, "F32": 32,
     "I64": 64, "U64": 64, "F64": 64, "C64": 64,
 }  # fmt: skip
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _GIT_LFS_POINTER = b"version https://git-lfs"
 
 
@@ -142,7 +144,7 @@ def _checked_tensor(name: str, entry: Any, data_start: int) -> Tensor:
 
 def _is_text(value: Any) -> bool:
     """Say whether a value is a string that UTF-8 can hold: JSON can also spell halves of surrogate pairs."""
-    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+    return isinstance(value, str) and not _SURROGATE.search(value)
 
 
 def _are_counts(values: Any) -> bool:

@@ -18,12 +18,13 @@ from .state_dict import is_pruned, require_sublayers
 
 CONFIG_FILE = "config.json"
 
+_TEMPLATES = "additional_chat_templates"
 # What comes along, besides config and weights: what transformers reads beside them, and what the licence asks for.
 COMPANIONS = (
     "generation_config.json",
     "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json",
     "vocab.json", "vocab.txt", "merges.txt", "spiece.model", "sentencepiece.bpe.model",
-    "chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja",
+    "chat_template.jinja", "chat_template.json", f"{_TEMPLATES}/*.jinja",
     "README.md", "LICENSE*", "LICENCE*", "NOTICE*", "COPYING*", "USE_POLICY*", "license*",
 )  # fmt: skip
 
@@ -44,6 +45,12 @@ class Source:
     companions: tuple[str, ...]
     left_behind: tuple[str, ...]
 
+    def files(self) -> Iterator[Path]:
+        """Yield every entry of the directory that was read or seen."""
+        yield self.root / CONFIG_FILE
+        yield from (shard.path for shard in self.shards)
+        yield from (self.root / name for name in (*self.companions, *self.left_behind))
+
     def tensors(self) -> Iterator[Tensor]:
         """Yield every tensor, shard by shard, in the order of its bytes."""
         for shard in self.shards:
@@ -61,12 +68,16 @@ def find_checkpoint(source: str | Path, revision: str | None = None) -> Path:
 
     Raises CheckpointError if there is none, or if a revision is asked of a local directory.
     """
-    path = Path(source).expanduser()
-    if path.is_dir():
+    try:
+        path = Path(source).expanduser()
+        is_directory, exists = path.is_dir(), path.exists()
+    except (OSError, RuntimeError) as error:  # a name too long, a home that is not there
+        raise CheckpointError(f"{source} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if is_directory:
         if revision is not None:
             raise CheckpointError(f"{source} is a directory, which has no revision {revision!r}: leave it out")
         return path
-    if path.exists():
+    if exists:
         raise CheckpointError(f"{source} is a file: name the directory that holds config.json")
     if not isinstance(source, str) or not _HUB_ID.fullmatch(source):
         raise CheckpointError(
@@ -84,7 +95,7 @@ def _download(hub_id: str, revision: str | None) -> Path:
         patterns = ["*.safetensors", "*.json", *COMPANIONS]
         return Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{hub_id} is no local directory and cannot be fetched from the hub: {reason}") from None
 
 
@@ -92,7 +103,7 @@ def read_source(root: Path) -> Source:
     """Read a checkpoint directory.
 
     Raises CheckpointError if it is incomplete or inconsistent, quantised, of an unknown family, or has only
-    pickled weights; PlanError if its config's plan is not a valid one.
+    pickled weights, or if its config's plan is not a valid one.
     """
     config = _read_config(root)
     family = family_of(config)
@@ -106,9 +117,8 @@ def read_source(root: Path) -> Source:
         *(shard.path.name for shard in shards),
         *family.code_files(),
     }
-    companions = tuple(sorted(name for name in _files_below(root) if _comes_along(name)))
-    folders = {name.partition("/")[0] for name in companions}
-    others = (entry for entry in root.iterdir() if entry.name not in known | folders)
+    others = _entries(root).difference(known)
+    companions = {name for name in others if _comes_along(name) and (root / name).is_file()}
     return Source(
         root=root,
         config=config,
@@ -116,8 +126,8 @@ def read_source(root: Path) -> Source:
         plan=plan,
         shards=shards,
         manifest=Manifest.read(root) if family.pruned_model_type == config["model_type"] else None,
-        companions=companions,
-        left_behind=tuple(sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in others)),
+        companions=tuple(sorted(companions)),
+        left_behind=tuple(sorted(others - companions)),
     )
 
 
@@ -129,13 +139,13 @@ def require_prunable(source: Source) -> None:
             f"{source.root} is quantised (quantization_config in config.json): "
             "prune the unquantised checkpoint and quantise the result"
         )
-    known = {family.architecture, family.pruned_architecture}
+    known = (family.architecture, family.pruned_architecture)
     architectures = config.get("architectures") or [family.architecture]
-    if not isinstance(architectures, list) or not known.issuperset(architectures):
+    if not isinstance(architectures, list) or not all(name in known for name in architectures):
         raise CheckpointError(
             f"{source.root}: architectures in config.json is {architectures}, but should be [{family.architecture!r}]"
         )
-    if config["model_type"] == family.model_type and "AutoModelForCausalLM" in (config.get("auto_map") or {}):
+    if config["model_type"] == family.model_type and config.get("auto_map"):
         raise CheckpointError(
             f"{source.root} has modeling code of its own (auto_map in config.json), "
             "which a pruned checkpoint would lose"
@@ -188,7 +198,7 @@ def _read_weight_map(index: Path) -> dict[str, str]:
         if not isinstance(weight_map, dict) or not weight_map:
             raise ValueError("it has no weight_map")
         for key, name in weight_map.items():
-            if not isinstance(name, str) or name != Path(name).name or not name.endswith(".safetensors"):
+            if not isinstance(name, str) or not _is_shard_name(name):
                 raise ValueError(f"the shard of {key!r} is {name!r}, but should be a file name such as {SINGLE_FILE}")
     except ValueError as error:
         raise CheckpointError(f"{index}: {error}") from None
@@ -231,12 +241,18 @@ def _no_weights(root: Path) -> str:
     return f"{root} has no {SINGLE_FILE} and no {INDEX_FILE}"
 
 
-def _files_below(root: Path) -> Iterator[str]:
-    for entry in root.iterdir():
-        if entry.is_file():
-            yield entry.name
-        elif entry.name == "additional_chat_templates" and entry.is_dir():
-            yield from (f"{entry.name}/{inner.name}" for inner in entry.iterdir() if inner.is_file())
+def _is_shard_name(name: str) -> bool:
+    return name == Path(name).name and name.isprintable() and name.endswith(".safetensors")
+
+
+def _entries(root: Path) -> set[str]:
+    """Return what lies in a checkpoint directory, folders with a slash behind; of the chat templates, each."""
+    try:
+        folders = [root, *(folder for folder in [root / _TEMPLATES] if folder.is_dir())]
+        paths = [path for folder in folders for path in folder.iterdir() if path not in folders]
+        return {path.relative_to(root).as_posix() + ("/" if path.is_dir() else "") for path in paths}
+    except OSError as error:
+        raise CheckpointError(f"{root} cannot be listed: {error.strerror}") from None
 
 
 def _comes_along(name: str) -> bool:

@@ -28,6 +28,8 @@ def staged_directory(destination: Path, *, overwrite: bool, sync: bool) -> Itera
     Raises DestinationError if the destination exists (unless `overwrite`, which replaces a directory), is being
     written by someone else, or cannot be written.
     """
+    if destination.name in ("", ".."):
+        raise DestinationError(f"{destination} is no name for a new directory: name one")
     destination.parent.mkdir(parents=True, exist_ok=True)
     with _locked(destination):
         _put_right(destination)
@@ -38,6 +40,7 @@ def staged_directory(destination: Path, *, overwrite: bool, sync: bool) -> Itera
             yield new
             if sync:
                 sync_directory(new)
+            _require_replaceable(destination, overwrite)  # again: someone else may have made it meanwhile
             if destination.exists():
                 destination.rename(_sibling(destination, "old"))
             new.rename(destination)
@@ -71,11 +74,16 @@ def _require_replaceable(destination: Path, overwrite: bool) -> None:
 
 def _put_right(destination: Path) -> None:
     """Undo a replacement that did not come to its end, and remove what it left; the caller holds the lock."""
-    old, removed = _sibling(destination, "old"), _sibling(destination, "removed")
+    new, old, removed = (_sibling(destination, purpose) for purpose in ("new", "old", "removed"))
+    if old.exists() and new.exists() and destination.exists():
+        raise DestinationError(
+            f"{destination} was made while it was being replaced, and what was there before is {old}: "
+            "move one of the two elsewhere"
+        )
     if old.exists():
         # Under another name first: a half-removed directory must never be taken for one to put back.
         old.rename(removed if destination.exists() else destination)
-    for leftover in (_sibling(destination, "new"), removed):
+    for leftover in (new, removed):
         if leftover.exists():
             shutil.rmtree(leftover)
 
@@ -98,7 +106,7 @@ def _locked(destination: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        path.unlink()
+        path.unlink(missing_ok=True)
         os.close(descriptor)
 
 

@@ -36,6 +36,7 @@ class PrunedQwen3DecoderLayer(Qwen3DecoderLayer):
             hollow_out(self.self_attn)
         if self.prune_mlp:
             hollow_out(self.mlp)
+        self._freeze_unused_norms()
 
     def train(self, mode: bool = True) -> "PrunedQwen3DecoderLayer":
         """Set the training mode, and freeze the norms that never run.
@@ -44,10 +45,7 @@ class PrunedQwen3DecoderLayer(Qwen3DecoderLayer):
         then calls `eval()`, and because DistributedDataParallel fails on a parameter that gets no gradient.
         """
         super().train(mode)
-        if self.prune_self_attn:
-            self.input_layernorm.requires_grad_(False)
-        if self.prune_mlp:
-            self.post_attention_layernorm.requires_grad_(False)
+        self._freeze_unused_norms()
         if mode:
             self._refuse_adapters()
         return self
@@ -86,6 +84,12 @@ class PrunedQwen3DecoderLayer(Qwen3DecoderLayer):
             hidden_states = self.mlp(hidden_states)
             hidden_states = residual + hidden_states
         return hidden_states
+
+    def _freeze_unused_norms(self) -> None:
+        if self.prune_self_attn:
+            self.input_layernorm.requires_grad_(False)
+        if self.prune_mlp:
+            self.post_attention_layernorm.requires_grad_(False)
 
     def _refuse_adapters(self) -> None:
         if self.prune_self_attn:
@@ -128,8 +132,9 @@ class PrunedQwen3ForCausalLM(PrunedModelMixin, Qwen3ForCausalLM):
         self.keep_pruned_modules_out_of_quantisation()
 
 
-# Only the installed copy registers itself. From 5.x on a registered class wins over a checkpoint's own code, so a
-# checkpoint's copy that did so would also serve every other checkpoint that is loaded after it.
+# Only the installed copy registers itself. In later 5.x (seen on 5.23.0, not yet on 5.0.0) a registered class wins
+# over a checkpoint's own code, so a checkpoint's copy that did so would also serve every other checkpoint that is
+# loaded after it.
 if __name__ == "pruning.remote.modeling_pruned_qwen3":
     AutoConfig.register(PrunedQwen3Config.model_type, PrunedQwen3Config)
     AutoModelForCausalLM.register(PrunedQwen3Config, PrunedQwen3ForCausalLM)

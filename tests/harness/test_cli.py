@@ -1,0 +1,118 @@
+"""The command line: exit codes, one-line errors, and what it prints."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness import cli
+from harness.tiny import TinySpec, write_tiny_checkpoint
+from pruning import PrunePlan, __version__
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
+    """Run `prunecheck` in this process and return its exit code."""
+    monkeypatch.setattr(sys, "argv", ["prunecheck", *map(str, arguments)])
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)  # the handler would outlive the test
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert isinstance(caught.value.code, int)
+    return caught.value.code
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A tiny unpruned checkpoint of four layers in two shards."""
+    return write_tiny_checkpoint(TinySpec(layers=4, shards=2), tmp_path / "source")
+
+
+def test_prune_says_what_it_did(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`prune` ends with 0 and prints the plan, the bytes before and after, and what was left behind."""
+    (source / "pytorch_model.bin").touch()
+    destination = tmp_path / "slim"
+    assert run(monkeypatch, "prune", source, destination, "--self-attn", "1-2", "--mlp", "0") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{destination}: self_attn 1-2, mlp 0 (3 sub-layers)"
+    assert lines[1].startswith("tensors: ")
+    assert lines[1].endswith("in 2 file(s)")
+    assert lines[2] == f"left behind in {source}: pytorch_model.bin"
+
+
+def test_prune_takes_a_plan_file(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--plan FILE` and the lists add up."""
+    PrunePlan(self_attn=(3,)).to_file(tmp_path / "plan.json")
+    slim = tmp_path / "slim"
+    assert run(monkeypatch, "prune", source, slim, "--plan", tmp_path / "plan.json", "--mlp", "2") == 0
+    config = json.loads((slim / "config.json").read_text())
+    assert PrunePlan.from_config(config) == PrunePlan(self_attn=(3,), mlp=(2,))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--self-attn", "4"], "self_attn index 4 is out of range: the checkpoint has layers 0 to 3"),
+        (["--mlp", "-1"], "mlp index -1 is negative: layers are numbered from 0"),
+        (["--mlp", "1,1"], "mlp index 1 is named twice: name each layer once"),
+        (["--mlp", "x"], "mlp item 'x' is not an integer or a range such as 12 or 17-20"),
+        (["--mlp", "3-1"], "mlp range 3-1 is empty: 1 comes before 3; write 1-3"),
+        ([], "nothing to prune: name layers with --self-attn, --mlp or --plan"),
+    ],
+)
+def test_bad_plans_are_one_line(
+    source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    """A plan that cannot be meant ends with 2, one line on stderr, and nothing written."""
+    assert run(monkeypatch, "prune", source, tmp_path / "slim", *arguments) == 2
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", f"prunecheck: {message}\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
+
+
+def test_existing_destination(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An existing destination is refused, and replaced with `--overwrite`."""
+    slim = tmp_path / "slim"
+    slim.mkdir()
+    (slim / "old").touch()
+    assert run(monkeypatch, "prune", source, slim, "--mlp", "1") == 2
+    expected = f"prunecheck: {slim} exists: name another directory, or replace it with --overwrite\n"
+    assert capsys.readouterr().err == expected
+    assert (slim / "old").exists()
+    assert run(monkeypatch, "prune", source, slim, "--mlp", "1", "--overwrite", "--no-sync", "--no-checksum") == 0
+    assert not (slim / "old").exists()
+    assert "sha256" not in json.loads((slim / "pruning.json").read_text())["kept"]["model.norm.weight"]
+
+
+def test_usage_error_is_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unknown option ends with 2, as everything that could not run."""
+    assert run(monkeypatch, "prune", "--nonsense") == 2
+
+
+def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--version` prints the version of the package."""
+    assert run(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"prunecheck {__version__}\n"
+
+
+def test_prune_imports_no_torch(source: Path, tmp_path: Path) -> None:
+    """Pruning from the command line loads neither torch nor transformers."""
+    program = (
+        "import sys; from harness import cli\n"
+        f"sys.argv = ['prunecheck', 'prune', {str(source)!r}, {str(tmp_path / 'slim')!r}, '--mlp', '1']\n"
+        "try: cli.main()\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "loaded = {'torch', 'transformers', 'numpy'} & set(sys.modules)\n"
+        "assert not loaded, loaded\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr

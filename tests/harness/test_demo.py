@@ -1,0 +1,116 @@
+"""The demo: its verdict, on the real checkpoint and on planted faults."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from harness import demo
+from harness.demo_view import print_report
+from harness.errors import CannotRun
+from pruning import PrunePlan
+
+REAL = pytest.mark.real_checkpoint
+
+
+def report_of(*rows: demo.DemoRow) -> demo.DemoReport:
+    """A report with the given rows."""
+    return demo.DemoReport("base", {"self_attn": [1], "mlp": []}, 100, 90, "Why?", rows)
+
+
+def steps(_: str) -> None:
+    """Show no progress."""
+
+
+def test_bundled_plan() -> None:
+    """The bundled plan prunes attentions, MLPs and one whole layer."""
+    plan = demo.bundled_plan()
+    assert len(plan.self_attn) > 1
+    assert len(plan.mlp) > 1
+    assert len(plan.whole_layers) == 1
+
+
+def test_logits_beyond_the_tolerance_are_faulty() -> None:
+    """A difference within the tolerance passes; one beyond it, infinity and NaN do not."""
+    assert demo._logits_reason(0.1, 0.1) is None
+    for difference in (0.11, float("inf"), float("nan")):
+        assert demo._logits_reason(difference, 0.1) is not None
+
+
+def test_cached_token_must_be_the_best() -> None:
+    """A token that the uncached logits put behind another by more than the tolerance is named."""
+    logits = torch.tensor([[0.0, 1.0, 0.9], [3.0, 0.0, 0.0]])
+    assert demo._cache_reason(logits, torch.tensor([1, 0]), 0.1) is None
+    assert demo._cache_reason(logits, torch.tensor([2, 0]), 0.1) is None  # either logit may be off by 0.1
+    assert demo._cache_reason(logits, torch.tensor([1, 1]), 0.1) == (
+        "token 1 of the answer, chosen with the KV cache, is 3 behind the best of the uncached logits"
+    )
+
+
+def test_verdict(capsys: pytest.CaptureFixture[str]) -> None:
+    """One faulty row makes the verdict faulty, with its reason; a skipped one does not."""
+    sound, skipped = demo.DemoRow("plain", "sound"), demo.DemoRow("8-bit", "skipped", "bitsandbytes is not installed")
+    faulty = demo.DemoRow("auto", "faulty", "logits differ")
+    assert report_of(sound, skipped).verdict == "sound"
+    print_report(report_of(sound, faulty, skipped))
+    assert capsys.readouterr().out.splitlines()[-1] == "faulty: auto: logits differ"
+
+
+def test_exit_codes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`prunecheck demo` ends with 0 when sound, 1 when faulty, 2 when it could not run; JSON keeps the record."""
+    from tests.harness.test_cli import run
+
+    for row, code in ((demo.DemoRow("plain", "sound"), 0), (demo.DemoRow("plain", "faulty", "off"), 1)):
+        monkeypatch.setattr(demo, "run_demo", lambda plan, step, row=row: report_of(row))
+        assert run(monkeypatch, "demo", "--json", tmp_path / "report.json") == code
+        record = json.loads((tmp_path / "report.json").read_text())
+        assert (record["schema"], record["verdict"]) == (1, report_of(row).verdict)
+
+    def no_network(plan: PrunePlan, step: Any) -> None:
+        raise CannotRun("no network")
+
+    monkeypatch.setattr(demo, "run_demo", no_network)
+    capsys.readouterr()
+    assert run(monkeypatch, "demo") == 2
+    assert capsys.readouterr().err == "prunecheck: no network\n"
+
+
+@REAL
+def test_planted_fault_on_the_real_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pruned model that skips one sub-layer too many is faulty; the same demo without that is sound."""
+    monkeypatch.setattr(demo, "LOADING_MODES", demo.LOADING_MODES[:1])
+    monkeypatch.setattr(demo, "MAX_NEW_TOKENS", 4)
+    assert demo.run_demo(demo.bundled_plan(), steps).verdict == "sound"
+    load_pruned = demo.load_pruned
+
+    def skipping_one_more(*args: Any, **kwargs: Any) -> Any:
+        model = load_pruned(*args, **kwargs)
+        next(layer for layer in model.model.layers if not layer.prune_mlp).prune_mlp = True
+        return model
+
+    monkeypatch.setattr(demo, "load_pruned", skipping_one_more)
+    report = demo.run_demo(demo.bundled_plan(), steps)
+    assert report.verdict == "faulty"
+    assert [row.mode for row in report.rows if row.outcome == "faulty"] == ["plain"]
+
+
+@REAL
+def test_load_error_is_a_faulty_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pruned checkpoint that does not load strictly is faulty, with the loader's reason."""
+
+    def with_a_lost_plan(source: Any, destination: Path, plan: PrunePlan) -> Any:
+        result = prune_checkpoint(source, destination, plan)
+        config = json.loads((destination / "config.json").read_text())
+        del config["per_layer_config"]
+        (destination / "config.json").write_text(json.dumps(config))
+        return result
+
+    prune_checkpoint = demo.prune_checkpoint
+    monkeypatch.setattr(demo, "prune_checkpoint", with_a_lost_plan)
+    monkeypatch.setattr(demo, "LOADING_MODES", demo.LOADING_MODES[:1])
+    report = demo.run_demo(demo.bundled_plan(), steps)
+    (row,) = [row for row in report.rows if row.outcome == "faulty"]
+    assert row.reason is not None
+    assert "pruning.json says" in row.reason

@@ -1,0 +1,321 @@
+"""The KV cache of a pruned model: right for every plan, and small where nothing attends."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from harness.references import identity_reference
+from harness.strategies import plans, tiny_specs
+from harness.tiny import TinySpec
+from harness.tolerances import assert_logits_close
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import Cache, DynamicCache, StaticCache
+
+from pruning import PrunePlan, load_pruned
+from pruning.remote import modeling_pruned_qwen3
+
+Checkpoints = Callable[[TinySpec, PrunePlan], tuple[Path, Path]]
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+WINDOW = 4
+LAYERS = 4
+
+# Cases in which a cache can lose count: it asks single slots for its length, its layers are of several classes, and
+# all slots of a class can be a pruned attention's.
+CASES = {
+    "first attention": ("full", PrunePlan(self_attn=[0])),
+    "first attention of mixed": ("mixed", PrunePlan(self_attn=[0], mlp=[2])),
+    "full first": ((FULL, SLIDING, FULL, SLIDING), PrunePlan(self_attn=[0])),
+    "every sliding": ("mixed", PrunePlan(self_attn=[0, 2])),
+    "every full": ("mixed", PrunePlan(self_attn=[1, 3])),
+    "all but the last": ("full", PrunePlan(self_attn=[0, 1, 2], mlp=[3])),
+    "whole layers": ("mixed", PrunePlan(self_attn=[0, 1], mlp=[0, 1])),
+    "everything": ("mixed", PrunePlan(self_attn=range(LAYERS), mlp=range(LAYERS))),
+}
+
+# Pieces in which the tokens go in: longer and shorter than the window, several and one at a time.
+PIECES = (3, 4, 1, 1, 5)
+
+NEW_CACHE: dict[str, Callable[[Any, int], Cache | None]] = {
+    "none": lambda config, tokens: None,
+    "dynamic": lambda config, tokens: DynamicCache(config=config),
+    "dynamic without config": lambda config, tokens: DynamicCache(),
+    "static": lambda config, tokens: StaticCache(config=config, max_cache_len=tokens + 2),
+}
+
+each_case = pytest.mark.parametrize("case", CASES)
+each_cache = pytest.mark.parametrize("kind", NEW_CACHE)
+
+
+def _spec(case: str) -> TinySpec:
+    return TinySpec(layers=LAYERS, layer_types=CASES[case][0], sliding_window=WINDOW)
+
+
+def _load(checkpoints: Checkpoints, case: str) -> Any:
+    return load_pruned(checkpoints(_spec(case), CASES[case][1])[1])
+
+
+def _tokens(batch: int, length: int, vocabulary: int = 64) -> torch.Tensor:
+    """Return ids that are no special tokens, (batch, length)."""
+    return torch.randint(3, vocabulary, (batch, length), generator=torch.Generator().manual_seed(length))
+
+
+def _positions(mask: torch.Tensor) -> torch.Tensor:
+    """Return each token's position, counted from the first that is no padding, as `generate` counts."""
+    return (mask.cumsum(-1) - 1).clamp(min=0)
+
+
+@torch.no_grad()
+def _uncached(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    return model(ids, attention_mask=mask, position_ids=_positions(mask), use_cache=False).logits
+
+
+@torch.no_grad()
+def _cached(
+    model: Any, ids: torch.Tensor, mask: torch.Tensor, cache: Cache | None, pieces: tuple[int, ...]
+) -> tuple[torch.Tensor, Cache]:
+    """Return the logits of the pieces, one after the other through one cache, and that cache.
+
+    Positions are left to the model, which asks the cache for them, unless there is padding.
+    """
+    logits, start = [], cache.get_seq_length() if cache is not None else 0
+    for length in pieces:
+        end = int(start) + length
+        output = model(
+            ids[:, start:end],
+            attention_mask=mask[:, :end],
+            position_ids=None if mask.all() else _positions(mask)[:, start:end],
+            past_key_values=cache,
+            use_cache=True,
+        )
+        cache = output.past_key_values
+        logits.append(output.logits)
+        start = end
+    return torch.cat(logits, dim=1), cache
+
+
+def _assert_same(got: torch.Tensor, expected: torch.Tensor, context: str, mask: torch.Tensor | None = None) -> None:
+    assert_logits_close(got, expected, dtype=expected.dtype, operation="cache", context=context, mask=mask)
+
+
+@each_cache
+@each_case
+def test_cached_logits_are_the_uncached_ones(checkpoints: Checkpoints, case: str, kind: str) -> None:
+    """Prefill, chunks and single steps through any cache give the logits of one pass without a cache."""
+    model = _load(checkpoints, case)
+    ids = _tokens(2, sum(PIECES))
+    mask = torch.ones_like(ids)
+    got, _ = _cached(model, ids, mask, NEW_CACHE[kind](model.config, ids.shape[1]), PIECES)
+    _assert_same(got, _uncached(model, ids, mask), f"{case}, {kind} cache")
+
+
+@each_cache
+@each_case
+def test_left_padding_leaves_the_cache_right(checkpoints: Checkpoints, case: str, kind: str) -> None:
+    """A left-padded batch, cached, gives each row the logits that it has alone, uncached and unpadded."""
+    model = _load(checkpoints, case)
+    ids = _tokens(3, sum(PIECES))
+    padding = (0, 2, 5)
+    mask = torch.stack([torch.arange(ids.shape[1]) >= columns for columns in padding]).long()
+    got, _ = _cached(model, ids, mask, NEW_CACHE[kind](model.config, ids.shape[1]), (7, 1, 1, 5))
+    for row, columns in enumerate(padding):
+        alone = ids[row : row + 1, columns:]
+        expected = _uncached(model, alone, torch.ones_like(alone))
+        _assert_same(got[row : row + 1, columns:], expected, f"{case}, {kind} cache, {columns} columns of padding")
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_any_plan_any_pieces(checkpoints: Checkpoints, data: st.DataObject) -> None:
+    """For any model, plan, cache, padding and division into pieces the cached logits are the uncached ones."""
+    spec = data.draw(tiny_specs(dtypes=("float32",), max_shards=1))
+    plan = data.draw(plans(spec.layers, min_pruned=1))
+    kind = data.draw(st.sampled_from(sorted(NEW_CACHE)))
+    pieces = tuple(data.draw(st.lists(st.integers(1, 6), min_size=1, max_size=4)))
+    padding = data.draw(st.integers(0, pieces[0] - 1))
+    model = load_pruned(checkpoints(spec, plan)[1])
+    ids = _tokens(2, sum(pieces), spec.vocabulary_size)
+    mask = torch.ones_like(ids)
+    mask[0, :padding] = 0
+    got, cache = _cached(model, ids, mask, NEW_CACHE[kind](model.config, ids.shape[1]), pieces)
+    _assert_same(got, _uncached(model, ids, mask), f"{plan}, {kind} cache, pieces {pieces}, padding {padding}", mask)
+    _assert_small(model, cache, ids.numel())
+
+
+def _elements(slot: Any) -> int:
+    return slot.keys.numel() + slot.values.numel()
+
+
+def _assert_small(model: Any, cache: Cache, tokens: int) -> None:
+    """Check that each pruned attention's slot holds one element a token at most, and the others what they must."""
+    head_size = 2 * model.config.num_key_value_heads * model.config.head_dim
+    for slot, layer in zip(cache.layers, model.model.layers, strict=True):
+        columns = slot.keys.shape[-2]
+        held = slot.keys.shape[0] * columns if isinstance(cache, StaticCache) else tokens
+        if layer.prune_self_attn:
+            assert _elements(slot) <= held
+            assert slot.keys.dtype == model.dtype
+        else:
+            assert _elements(slot) == slot.keys.shape[0] * columns * head_size
+
+
+@pytest.mark.parametrize("kind", ["none", "dynamic", "static"])
+@each_case
+def test_a_pruned_attention_costs_one_element_a_token(checkpoints: Checkpoints, case: str, kind: str) -> None:
+    """The cache's bytes are the kept attentions' share of an unpruned model's, plus one element a token for each other.
+
+    Dynamic slots count tokens, static ones the length that was asked for, sliding ones the window at most.
+    """
+    model = _load(checkpoints, case)
+    stock = transformers.AutoModelForCausalLM.from_pretrained(checkpoints(_spec(case), CASES[case][1])[0])
+    ids = _tokens(2, sum(PIECES))
+    caches = [
+        _cached(each, ids, torch.ones_like(ids), NEW_CACHE[kind](each.config, ids.shape[1]), PIECES)[1]
+        for each in (model, stock)
+    ]
+    for slot, unpruned, layer in zip(caches[0].layers, caches[1].layers, model.model.layers, strict=True):
+        if layer.prune_self_attn:
+            assert _elements(slot) == 2 * unpruned.keys.shape[-2]  # the batch has two sequences
+        else:
+            assert _elements(slot) == _elements(unpruned)
+    _assert_small(model, caches[0], ids.numel())
+
+
+@each_case
+def test_a_cache_that_was_allocated_early_is_right_too(checkpoints: Checkpoints, case: str) -> None:
+    """A static cache that its user allocated before the first pass, every slot at full width, gives the same logits."""
+    model = _load(checkpoints, case)
+    ids = _tokens(2, sum(PIECES))
+    mask = torch.ones_like(ids)
+    cache = StaticCache(config=model.config, max_cache_len=ids.shape[1])
+    config = model.config
+    cache.early_initialization(2, config.num_key_value_heads, config.head_dim, torch.float32, torch.device("cpu"))
+    got, _ = _cached(model, ids, mask, cache, PIECES)
+    _assert_same(got, _uncached(model, ids, mask), f"{case}, static cache allocated early")
+
+
+@each_case
+def test_a_static_cache_can_be_reset(checkpoints: Checkpoints, case: str) -> None:
+    """After `reset()` a static cache takes another text and knows nothing of the first."""
+    model = _load(checkpoints, case)
+    ids = _tokens(2, 2 * sum(PIECES))
+    cache: Cache | None = StaticCache(config=model.config, max_cache_len=sum(PIECES))
+    for text in ids.split(sum(PIECES), dim=1):
+        got, cache = _cached(model, text, torch.ones_like(text), cache, PIECES)
+        _assert_same(got, _uncached(model, text, torch.ones_like(text)), f"{case}, static cache reset")
+        cache.reset()
+
+
+@pytest.mark.parametrize("case", ["first attention", "all but the last"])
+def test_a_cache_can_be_cropped_and_go_on(checkpoints: Checkpoints, case: str) -> None:
+    """Cropping a dynamic cache takes tokens back from every slot: other tokens may follow."""
+    model = _load(checkpoints, case)
+    ids, other = _tokens(2, 9), _tokens(2, 11)
+    _, cache = _cached(model, ids, torch.ones_like(ids), DynamicCache(config=model.config), (6, 1, 1, 1))
+    cache.crop(-5)
+    assert cache.get_seq_length() == 4
+    joined = torch.cat([ids[:, :4], other], dim=1)
+    got, cache = _cached(model, joined, torch.ones_like(joined), cache, (2, 1, 8))
+    _assert_same(got, _uncached(model, joined, torch.ones_like(joined))[:, 4:], f"{case}, cropped")
+    assert {slot.keys.shape[-2] for slot in cache.layers} == {joined.shape[1]}
+
+
+@each_case
+def test_rows_of_a_cache_can_be_picked_and_repeated(checkpoints: Checkpoints, case: str) -> None:
+    """A dynamic cache whose rows were reordered, repeated and picked, as searches do, goes on with those rows."""
+    model = _load(checkpoints, case)
+    ids = _tokens(3, 9)
+    _, cache = _cached(model, ids[:, :6], torch.ones(3, 6).long(), DynamicCache(config=model.config), (5, 1))
+    cache.reorder_cache(torch.tensor([2, 0, 1]))
+    cache.batch_repeat_interleave(2)
+    cache.batch_select_indices(torch.tensor([0, 3, 5]))
+    rows = torch.stack([ids[2], ids[0], ids[1]])
+    got, _ = _cached(model, rows, torch.ones_like(rows), cache, (1, 2))
+    _assert_same(got, _uncached(model, rows, torch.ones_like(rows))[:, 6:], f"{case}, rows picked")
+
+
+# What `generate` can be asked for, as far as the unpruned model can do it in the version at hand.
+GENERATE: dict[str, dict[str, Any]] = {
+    "greedy": {},
+    "beams": {"num_beams": 3},
+    "static": {"cache_implementation": "static"},
+    "static beams": {"num_beams": 2, "cache_implementation": "static"},
+    "chunked": {"prefill_chunk_size": 3},
+    "chunked static": {"prefill_chunk_size": 3, "cache_implementation": "static"},
+    "several samples": {"num_return_sequences": 3, "do_sample": True},
+    "prompt lookup": {"prompt_lookup_num_tokens": 2},
+}
+
+
+def _generated(model: Any, ids: torch.Tensor, mask: torch.Tensor, **options: Any) -> Any:
+    """Return what `generate` returns, or the error that it raises."""
+    torch.manual_seed(0)
+    try:
+        return model.generate(
+            ids,
+            attention_mask=mask,
+            max_new_tokens=7,
+            eos_token_id=-1,  # which no token is: each row goes on to the end
+            output_logits=True,
+            return_dict_in_generate=True,
+            **options,
+        )
+    except (ValueError, IndexError) as error:
+        return error
+
+
+@pytest.mark.parametrize("padded", [False, True], ids=["unpadded", "left-padded"])
+@pytest.mark.parametrize("way", GENERATE)
+@pytest.mark.parametrize("case", ["first attention", "first attention of mixed", "every full", "everything"])
+def test_generate_is_the_reference_s(checkpoints: Checkpoints, case: str, way: str, padded: bool) -> None:
+    """`generate` gives the tokens and logits of the identity reference, or refuses in the reference's words.
+
+    transformers itself cannot do all of it in every version: 5.0.0 refuses chunks, 5.0.0 and 4.57.6 to take tokens
+    back from a full sliding window, and 4.57.6 misplaces padded chunks. The reference, a stock model, does alike.
+    """
+    base, pruned = checkpoints(_spec(case), CASES[case][1])
+    plan = CASES[case][1]
+    ids = _tokens(1 if way == "prompt lookup" else 2, 8)
+    mask = torch.ones_like(ids)
+    if padded:
+        mask[0, :3] = 0
+    got, expected = (
+        _generated(model, ids, mask, **GENERATE[way])
+        for model in (load_pruned(pruned), identity_reference(base, plan.self_attn, plan.mlp))
+    )
+    if isinstance(expected, Exception):
+        assert repr(got) == repr(expected)
+        return
+    assert torch.equal(got.sequences, expected.sequences)
+    _assert_same(torch.stack(got.logits, 1), torch.stack(expected.logits, 1), f"{case}, generate {way}")
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "static"])
+@each_case
+def test_a_second_turn_continues_the_first_one_s_cache(checkpoints: Checkpoints, case: str, kind: str) -> None:
+    """A conversation's second turn through the first one's cache gives the tokens and logits of a fresh start."""
+    model = _load(checkpoints, case)
+    first, said = _tokens(1, 7), _tokens(1, 5)
+    cache = NEW_CACHE[kind](model.config, 30)
+    answer = _generated(model, first, torch.ones_like(first), past_key_values=cache).sequences
+    second = torch.cat([answer, said], dim=1)
+    got = _generated(model, second, torch.ones_like(second), past_key_values=cache)
+    expected = _generated(model, second, torch.ones_like(second), use_cache=False)
+    assert torch.equal(got.sequences, expected.sequences)
+    _assert_same(torch.stack(got.logits, 1), torch.stack(expected.logits, 1), f"{case}, second turn, {kind} cache")
+
+
+# Where no attention is left, no logit depends on a cache.
+@each_cache
+@pytest.mark.parametrize("case", [case for case in CASES if 0 in CASES[case][1].self_attn and case != "everything"])
+def test_a_layer_that_does_not_record_its_tokens_is_caught(
+    checkpoints: Checkpoints, case: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planted: where the first layer's pruned attention leaves its slot empty, the check of cached logits fails."""
+    monkeypatch.setattr(modeling_pruned_qwen3, "record_tokens", lambda *args: None)
+    with pytest.raises((AssertionError, RuntimeError)):
+        test_cached_logits_are_the_uncached_ones(checkpoints, case, kind)

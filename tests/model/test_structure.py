@@ -1,0 +1,438 @@
+"""A pruned model is complete in structure, stores nothing where it is pruned, and trains, compiles and copies."""
+
+import contextlib
+import copy
+import inspect
+import operator
+import pickle
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from harness.references import identity_reference, reference_logits
+from harness.strategies import plans, tiny_specs
+from harness.tiny import TinySpec
+from harness.tolerances import assert_logits_close
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
+from transformers import StaticCache
+from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention, Qwen3DecoderLayer, Qwen3MLP
+
+from pruning import PrunedQwen3Config, PrunedQwen3ForCausalLM, PrunePlan, load_pruned
+
+Checkpoints = Callable[[TinySpec, PrunePlan], tuple[Path, Path]]
+
+SPEC = TinySpec(layers=4, layer_types="mixed")
+PLAN = PrunePlan(self_attn=[0, 2], mlp=[1, 2])
+UNUSED_NORMS = {
+    "model.layers.0.input_layernorm.weight",
+    "model.layers.1.post_attention_layernorm.weight",
+    "model.layers.2.input_layernorm.weight",
+    "model.layers.2.post_attention_layernorm.weight",
+}
+IDS = torch.randint(3, 64, (2, 9), generator=torch.Generator().manual_seed(0))
+
+# torch 2.13.0 warns of its own imports when the compiler is first loaded.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+
+
+@pytest.fixture
+def model(checkpoints: Checkpoints) -> Any:
+    """A pruned model, loaded afresh."""
+    return load_pruned(checkpoints(SPEC, PLAN)[1])
+
+
+@pytest.fixture
+def stock(checkpoints: Checkpoints) -> Any:
+    """The model of the unpruned checkpoint, of the stock class."""
+    return transformers.AutoModelForCausalLM.from_pretrained(checkpoints(SPEC, PLAN)[0])
+
+
+@pytest.fixture
+def reference(checkpoints: Checkpoints) -> Any:
+    """The identity reference of the same plan."""
+    return identity_reference(checkpoints(SPEC, PLAN)[0], PLAN.self_attn, PLAN.mlp)
+
+
+def test_the_module_tree_is_the_stock_one(model: Any, stock: Any) -> None:
+    """Every module of the stock model is there by name and class; only model and decoder layers are subclasses."""
+    ours, theirs = dict(model.named_modules()), dict(stock.named_modules())
+    assert list(ours) == list(theirs)
+    subclassed = {name for name in ours if type(ours[name]) is not type(theirs[name])}
+    assert subclassed == {"", "model", *(f"model.layers.{layer_idx}" for layer_idx in range(4))}
+    assert all(isinstance(ours[name], type(theirs[name])) for name in ours)
+
+
+def test_every_shape_can_be_read(model: Any, stock: Any) -> None:
+    """A pruned module's weights have the stock model's shapes and dtypes, and so has everything else."""
+    for name, parameter in stock.named_parameters():
+        ours = operator.attrgetter(name)(model)
+        assert isinstance(ours, nn.Parameter), name
+        assert (ours.shape, ours.dtype) == (parameter.shape, parameter.dtype), name
+    assert model.model.layers[2].mlp.gate_proj.weight.shape == (SPEC.intermediate_size, SPEC.hidden_size)
+
+
+def test_classes_and_flags(model: Any) -> None:
+    """`self_attn` and `mlp` are of the stock classes; the flags say which of them are pruned."""
+    for layer_idx, layer in enumerate(model.model.layers):
+        assert isinstance(layer, Qwen3DecoderLayer)
+        assert isinstance(layer.self_attn, Qwen3Attention)
+        assert isinstance(layer.mlp, Qwen3MLP)
+        assert layer.prune_self_attn is (layer_idx in PLAN.self_attn)
+        assert layer.prune_mlp is (layer_idx in PLAN.mlp)
+    assert model.pruned_linear_names() == [
+        f"model.layers.{name}"
+        for name in (
+            *(f"0.self_attn.{linear}_proj" for linear in "qkvo"),
+            *(f"1.mlp.{linear}_proj" for linear in ("gate", "up", "down")),
+            *(f"2.self_attn.{linear}_proj" for linear in "qkvo"),
+            *(f"2.mlp.{linear}_proj" for linear in ("gate", "up", "down")),
+        )
+    ]
+
+
+def _tensors_in(thing: Any, seen: set[int]) -> Iterator[torch.Tensor]:
+    """Yield every tensor that can be reached from a module or a container, whatever attribute holds it."""
+    if id(thing) in seen:
+        return
+    seen.add(id(thing))
+    if isinstance(thing, torch.Tensor):
+        yield thing
+    elif isinstance(thing, nn.Module):
+        yield from _tensors_in(vars(thing), seen)
+    elif isinstance(thing, dict):
+        for value in thing.values():
+            yield from _tensors_in(value, seen)
+    elif isinstance(thing, (list, tuple, set)):
+        for value in thing:
+            yield from _tensors_in(value, seen)
+
+
+def _assert_hollow(model: Any) -> None:
+    """Check that the pruned modules register nothing, and that each tensor they reach has no bytes."""
+    keys = model.state_dict().keys()
+    for name, module in model.pruned_modules():
+        assert not list(module.parameters())
+        assert not list(module.buffers())
+        assert not [key for key in keys if key.startswith(f"{name}.")]
+        tensors = list(_tensors_in(module, set()))
+        assert len(tensors) == (6 if name.endswith("self_attn") else 3)
+        assert all(tensor.is_meta for tensor in tensors)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_pruned_module_stores_nothing(checkpoints: Checkpoints, dtype: str) -> None:
+    """No parameter, buffer, key or byte in a pruned module; in all, the model holds the bytes of its file."""
+    _, pruned = checkpoints(TinySpec(layers=4, dtype=dtype), PLAN)
+    model = load_pruned(pruned)
+    _assert_hollow(model)
+    held = {
+        tensor.untyped_storage().data_ptr(): tensor.nbytes
+        for name, tensor in (*model.named_parameters(), *model.named_buffers())
+        if "inv_freq" not in name  # the rotary embedding's, which no file holds
+    }
+    assert sum(held.values()) == _tensor_bytes(pruned / "model.safetensors")
+
+
+def _tensor_bytes(path: Path) -> int:
+    """Return the size of a safetensors file less its header, whose length the first eight bytes say."""
+    with path.open("rb") as file:
+        return path.stat().st_size - 8 - int.from_bytes(file.read(8), "little")
+
+
+def test_loading_initialises_nothing(checkpoints: Checkpoints) -> None:
+    """A load draws no random number: no weight is made up."""
+    before = torch.get_rng_state()
+    load_pruned(checkpoints(SPEC, PLAN)[1])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_model_built_from_its_config_is_hollow_too() -> None:
+    """A fresh model, from a config alone, stores nothing in pruned modules and freezes the norms that never run."""
+    config = PrunedQwen3Config(
+        num_hidden_layers=4,
+        hidden_size=32,
+        intermediate_size=64,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        vocab_size=64,
+        per_layer_config=PLAN.to_per_layer_config(),
+    )
+    model = PrunedQwen3ForCausalLM(config)
+    _assert_hollow(model)
+    assert _frozen(model) == UNUSED_NORMS
+    assert torch.isfinite(reference_logits(model, IDS)).all()
+
+
+def _frozen(model: nn.Module) -> set[str]:
+    return {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+
+
+def test_norms_that_never_run_need_no_gradient(model: Any) -> None:
+    """After a load, and whatever is done to the training mode, exactly the norms of pruned modules are frozen."""
+    assert _frozen(model) == UNUSED_NORMS
+    for mode in (True, False):
+        model.requires_grad_(True).train(mode)
+        assert _frozen(model) == UNUSED_NORMS
+
+
+def _poison(model: Any, *, registered: bool) -> None:
+    """Put real NaN into every weight of the pruned modules and into their norms."""
+    count = 0
+    for _, module in model.pruned_modules():
+        for submodule in module.modules():
+            for name, value in list(vars(submodule).items()):
+                if isinstance(value, nn.Parameter):
+                    poison = nn.Parameter(torch.full(value.shape, torch.nan), requires_grad=False)
+                    assert poison.isnan().all()
+                    assert poison.untyped_storage().nbytes() == 4 * value.numel() > 0
+                    if registered:
+                        setattr(submodule, name, poison)
+                    else:
+                        vars(submodule)[name] = poison
+                    assert getattr(submodule, name) is poison
+                    count += 1
+    pruned = [(layer.prune_self_attn, layer.prune_mlp) for layer in model.model.layers]
+    assert count == sum(6 * self_attn + 3 * mlp for self_attn, mlp in pruned)
+    for layer in model.model.layers:
+        if layer.prune_self_attn:
+            layer.input_layernorm.weight.data.fill_(torch.nan)
+        if layer.prune_mlp:
+            layer.post_attention_layernorm.weight.data.fill_(torch.nan)
+
+
+@pytest.mark.parametrize("registered", [False, True], ids=["attributes", "parameters"])
+@settings(max_examples=8, deadline=None)
+@given(data=st.data())
+def test_poison_in_pruned_modules_changes_no_bit(
+    checkpoints: Checkpoints, data: st.DataObject, registered: bool
+) -> None:
+    """With NaN in pruned modules and their norms all logits stay as they are, bit for bit, cached ones too."""
+    spec = data.draw(tiny_specs(dtypes=("float32",)))
+    model = load_pruned(checkpoints(spec, data.draw(plans(spec.layers)))[1])
+    ids = IDS % spec.vocabulary_size
+    expected = reference_logits(model, ids)
+    with torch.no_grad():
+        expected_cached = _decoded(model, ids)
+    _poison(model, registered=registered)
+    assert torch.equal(reference_logits(model, ids), expected)
+    with torch.no_grad():
+        assert torch.equal(_decoded(model, ids), expected_cached)
+
+
+def _decoded(model: Any, ids: torch.Tensor) -> torch.Tensor:
+    """Return the logits of all tokens but the last and, through the cache, of the last."""
+    first = model(ids[:, :-1], use_cache=True)
+    last = model(ids[:, -1:], past_key_values=first.past_key_values)
+    return torch.cat([first.logits, last.logits], dim=1)
+
+
+@pytest.mark.parametrize("plan", [PrunePlan(self_attn=[1]), PrunePlan(mlp=[3])], ids=str)
+def test_poison_shows_where_it_is_used(
+    checkpoints: Checkpoints, plan: PrunePlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planted: the stock layer's forward, which runs the pruned modules, turns poison into NaN logits."""
+    model = load_pruned(checkpoints(SPEC, plan)[1])
+    _poison(model, registered=False)
+    assert torch.isfinite(reference_logits(model, IDS)).all()
+    monkeypatch.setattr(type(model.model.layers[0]), "forward", Qwen3DecoderLayer.forward)
+    assert reference_logits(model, IDS).isnan().all()
+
+
+def test_changing_the_dtype(model: Any, reference: Any) -> None:
+    """`.to(bfloat16)` converts what is there and leaves the pruned modules hollow."""
+    model.to(torch.bfloat16)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    _assert_hollow(model)
+    assert_logits_close(
+        reference_logits(model, IDS),
+        reference_logits(reference.to(torch.bfloat16), IDS),
+        dtype=torch.bfloat16,
+        operation="reference",
+        context="converted to bfloat16",
+    )
+
+
+@pytest.mark.parametrize(
+    "clone", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["deepcopy", "pickle"]
+)
+def test_copies_are_independent_and_hollow(model: Any, clone: Callable[[Any], Any]) -> None:
+    """A deep or pickled copy is hollow, computes the same, and does not share a weight."""
+    expected = reference_logits(model, IDS)
+    copied = clone(model)
+    _assert_hollow(copied)
+    assert _frozen(copied) == UNUSED_NORMS
+    with torch.no_grad():
+        model.model.norm.weight.zero_()
+    assert torch.equal(reference_logits(copied, IDS), expected)
+
+
+def test_a_state_dict_goes_through_a_file(model: Any, checkpoints: Checkpoints, tmp_path: Path) -> None:
+    """A state dict saved by torch is loaded strictly into another model of the plan."""
+    torch.save(model.state_dict(), tmp_path / "state.pt")
+    other = load_pruned(checkpoints(TinySpec(layers=4, layer_types="mixed", seed=1), PLAN)[1])
+    assert not torch.equal(reference_logits(other, IDS), reference_logits(model, IDS))
+    other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True), strict=True)
+    assert torch.equal(reference_logits(other, IDS), reference_logits(model, IDS))
+
+
+def _loss(model: Any, ids: torch.Tensor = IDS) -> torch.Tensor:
+    return model(input_ids=ids, labels=ids, use_cache=False).loss
+
+
+def _gradients(model: Any) -> dict[str, torch.Tensor]:
+    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+def _expected_gradients(reference: Any) -> dict[str, torch.Tensor]:
+    """Return the gradients of the identity reference, whose pruned modules never run and so have none."""
+    reference.train()
+    _loss(reference).backward()
+    return _gradients(reference)
+
+
+def test_a_training_step(model: Any, reference: Any) -> None:
+    """Gradients reach every parameter that is used and no other, are the reference's, and make the loss fall."""
+    model.train()
+    loss = _loss(model)
+    loss.backward()
+    gradients = _gradients(model)
+    assert gradients.keys() == {name for name, _ in model.named_parameters()} - UNUSED_NORMS
+    expected = _expected_gradients(reference)
+    assert gradients.keys() == expected.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, expected[name], msg=lambda text, name=name: f"{name}: {text}")
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    optimiser = torch.optim.SGD([parameter for parameter in model.parameters() if parameter.requires_grad], lr=1e-2)
+    optimiser.step()
+    assert _loss(model) < loss
+    unchanged = {name for name, parameter in model.named_parameters() if torch.equal(parameter, before[name])}
+    assert unchanged == UNUSED_NORMS
+    _assert_hollow(model)
+
+
+def _enable_checkpointing(model: Any) -> None:
+    # transformers 5.23.0 renamed it and warns of the old name.
+    enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
+    enable()
+
+
+@pytest.mark.parametrize(
+    "plan", [PLAN, PrunePlan(self_attn=range(4), mlp=range(4))], ids=["some pruned", "everything pruned"]
+)
+def test_gradient_checkpointing(checkpoints: Checkpoints, plan: PrunePlan) -> None:
+    """With gradient checkpointing loss and gradients are what they are without."""
+    plain, checkpointed = (load_pruned(checkpoints(SPEC, plan)[1]).train() for _ in range(2))
+    _enable_checkpointing(checkpointed)
+    losses = [_loss(each) for each in (plain, checkpointed)]
+    assert losses[0] == losses[1]
+    for loss in losses:
+        loss.backward()
+    expected, gradients = _gradients(plain), _gradients(checkpointed)
+    assert gradients.keys() == expected.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, expected[name])
+
+
+def _train_in_parallel(rank: int, pruned: Path, rendezvous: Path, results: Path, unfreeze: bool) -> None:
+    """Train two steps as one of two processes and save this process's gradients, or the error that was raised."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
+    model = load_pruned(pruned).train()
+    if unfreeze:
+        model.requires_grad_(True)
+    parallel = nn.parallel.DistributedDataParallel(model)
+    result: Any
+    try:
+        for _ in range(2):  # a parameter without a gradient is noticed at the second
+            model.zero_grad()
+            _loss(parallel, IDS[rank : rank + 1]).backward()
+        result = _gradients(model)
+    except RuntimeError as error:
+        result = str(error)
+    torch.save(result, results / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("unfreeze", [False, True], ids=["as loaded", "planted: all norms unfrozen"])
+def test_two_processes_train_together(
+    checkpoints: Checkpoints, tmp_path: Path, unfreeze: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under DistributedDataParallel both processes have the gradients of the whole batch; unfrozen norms would fail."""
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    _, pruned = checkpoints(SPEC, PLAN)
+    torch.multiprocessing.spawn(
+        _train_in_parallel, (pruned, tmp_path / "rendezvous", tmp_path, unfreeze), nprocs=2, join=True
+    )
+    results = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    if unfreeze:
+        assert all("Expected to have finished reduction" in result for result in results)
+        return
+    alone = load_pruned(pruned).train()
+    _loss(alone).backward()  # the rows are of equal length, so the batch's loss is the mean of theirs
+    for gradients in results:
+        assert gradients.keys() == _gradients(alone).keys()
+        for name, gradient in gradients.items():
+            torch.testing.assert_close(gradient, _gradients(alone)[name], atol=1e-5, rtol=1e-4)
+
+
+def _decode_steps(model: Any, run: Callable[..., Any], ids: torch.Tensor) -> torch.Tensor:
+    """Return the logits of a prefill and of single steps through a static cache, by `run`, the model or its compile."""
+    # Where the model takes no positions it counts on the cache's length, which the older versions compute with
+    # a tensor's value: no graph can hold that. `generate` hands them over, too.
+    takes_positions = "cache_position" in inspect.signature(type(model.model).forward).parameters
+    cache = StaticCache(config=model.config, max_cache_len=ids.shape[1])
+    logits = []
+    for start, end in ((0, 4), *((step, step + 1) for step in range(4, ids.shape[1]))):
+        positions = {"cache_position": torch.arange(start, end)} if takes_positions else {}
+        logits.append(run(ids[:, start:end], past_key_values=cache, use_cache=True, **positions).logits)
+    return torch.cat(logits, dim=1)
+
+
+@pytest.mark.parametrize("plan", [PLAN, PrunePlan(self_attn=[0])], ids=str)
+def test_compiled_into_one_graph(checkpoints: Checkpoints, plan: PrunePlan) -> None:
+    """`torch.compile` takes the model whole, prefill and decode, without a graph more than the stock model needs."""
+    base, pruned = checkpoints(TinySpec(layers=4), plan)
+    model, stock = load_pruned(pruned), transformers.AutoModelForCausalLM.from_pretrained(base)
+    with torch.no_grad():
+        expected = reference_logits(model, IDS)
+        graphs = []
+        for each in (stock, model):
+            torch._dynamo.reset()
+            counter = CompileCounterWithBackend("aot_eager")  # no C++ compiler needed
+            compiled = torch.compile(each, fullgraph=True, backend=counter)
+            uncached = compiled(IDS, use_cache=False).logits
+            decoded = _decode_steps(each, compiled, IDS)
+            graphs.append(counter.frame_count)
+    torch._dynamo.reset()
+    assert graphs[1] <= graphs[0]
+    for got, what in ((uncached, "one pass"), (decoded, "prefill and decode")):
+        assert_logits_close(got, expected, dtype=torch.float32, operation="cache", context=f"compiled, {what}")
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_intermediate_outputs(checkpoints: Checkpoints, attention: str) -> None:
+    """Hidden states are the reference's, one a layer and one before; attentions come from kept attentions only."""
+    base, pruned = checkpoints(SPEC, PLAN)
+    wanted = {"output_hidden_states": True, "output_attentions": attention == "eager"}  # sdpa has none to give
+    got, expected = (
+        model(IDS, use_cache=False, **wanted)
+        for model in (
+            load_pruned(pruned, attn_implementation=attention),
+            identity_reference(base, PLAN.self_attn, PLAN.mlp, attn_implementation=attention),
+        )
+    )
+    assert len(got.hidden_states) == len(expected.hidden_states) == 5
+    for ours, theirs in zip(got.hidden_states, expected.hidden_states, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert torch.equal(got.hidden_states[2], got.hidden_states[3])  # layer 2 is pruned whole
+    if attention == "eager":
+        assert len(got.attentions) == len(expected.attentions) == 2
+        for ours, theirs in zip(got.attentions, expected.attentions, strict=True):
+            torch.testing.assert_close(ours, theirs)
