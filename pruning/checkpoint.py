@@ -12,7 +12,7 @@ from typing import Any
 from .audit import require_manifest
 from .byte_copy import Progress, write_shard
 from .errors import CheckpointError, DestinationError
-from .manifest import Manifest, code_checksums, kept_entry, pruned_entries, source_identity
+from .manifest import code_checksums, kept_entries, manifest_lines, pruned_entries, source_identity
 from .plan import PrunePlan
 from .remote.per_layer_skip import MANIFEST_FILE
 from .shards import INDEX_FILE, Shard, Tensor, shard_names
@@ -154,21 +154,15 @@ def _write_small_files(
         _write(staging / name, [content.decode()], sync)
     for name in source.companions:
         _copy_companion(source.root / name, staging / name, sync)
-    kept = {
-        tensor.name: kept_entry(tensor, sha256)
-        for shard, shard_checksums in zip(shards, checksums, strict=True)
-        for tensor, sha256 in zip(shard.tensors, shard_checksums, strict=True)
-    }
-    _require_source_checksums(source, kept)
     before = source.manifest
-    manifest = Manifest(
+    manifest = manifest_lines(
         source=before.source if before else _source_of(source),
         plan=plan,
         code=code_checksums(code),
-        kept=kept,
+        kept=kept_entries(_with_checksums(source, shards, checksums)),
         pruned=pruned_entries(dropped, before.pruned if before else {}),
     )
-    _write(staging / MANIFEST_FILE, manifest.lines(), sync)
+    _write(staging / MANIFEST_FILE, manifest, sync)
     # Last, so that no half-written directory loads.
     _write(staging / CONFIG_FILE, [_pruned_config(source, plan)], sync)
 
@@ -180,15 +174,23 @@ def _source_of(source: Source) -> dict[str, Any]:
     return identity
 
 
-def _require_source_checksums(source: Source, kept: dict[str, dict[str, Any]]) -> None:
-    """Raise CheckpointError if the bytes just copied from a pruned source are not those of its manifest."""
+def _with_checksums(
+    source: Source, shards: Sequence[_NewShard], checksums: Sequence[Sequence[str | None]]
+) -> Iterator[tuple[Tensor, str | None]]:
+    """Yield each tensor that was written with the checksum of its bytes.
+
+    Raises CheckpointError if the bytes of a pruned source are not those of its own manifest.
+    """
     described = source.manifest.kept if source.manifest else {}
-    for name, entry in kept.items():
-        expected, found = described.get(name, {}).get("sha256"), entry.get("sha256")
-        if None not in (expected, found) and expected != found:
-            raise CheckpointError(
-                f"{source.root}: the bytes of {name!r} have sha256 {found}, but {MANIFEST_FILE} says {expected}"
-            )
+    for shard, shard_checksums in zip(shards, checksums, strict=True):
+        for tensor, found in zip(shard.tensors, shard_checksums, strict=True):
+            expected = described.get(tensor.name, {}).get("sha256")
+            if None not in (expected, found) and expected != found:
+                raise CheckpointError(
+                    f"{source.root}: the bytes of {tensor.name!r} have sha256 {found}, "
+                    f"but {MANIFEST_FILE} says {expected}"
+                )
+            yield tensor, found
 
 
 def _index_lines(shards: Sequence[_NewShard]) -> Iterator[str]:
@@ -197,7 +199,11 @@ def _index_lines(shards: Sequence[_NewShard]) -> Iterator[str]:
         "total_parameters": sum(tensor.elements for shard in shards for tensor in shard.tensors),
         "total_size": _stored_bytes(shards),
     }
-    yield json.dumps({"metadata": metadata, "weight_map": dict(sorted(weight_map.items()))}, indent=2) + "\n"
+    # By parts: the text of a large index is several times its file in memory.
+    yield from json.JSONEncoder(indent=2).iterencode(
+        {"metadata": metadata, "weight_map": dict(sorted(weight_map.items()))}
+    )
+    yield "\n"
 
 
 def _stored_bytes(shards: Sequence[_NewShard]) -> int:

@@ -12,7 +12,9 @@ MOST_JSON_BYTES = 100_000_000
 def parse_json(data: bytes) -> Any:
     """Parse JSON. Raises ValueError, in one line, if it is malformed, not UTF-8, or names a key twice."""
     try:
-        return json.loads(data.decode("utf-8"), object_pairs_hook=_without_duplicates)
+        text = data.decode("utf-8")
+        del data  # a large file need not be in memory twice while it is parsed
+        return json.loads(text, object_pairs_hook=_without_duplicates)
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 at byte {error.start}") from None
     except json.JSONDecodeError as error:
@@ -23,6 +25,10 @@ def parse_json(data: bytes) -> Any:
 
 def read_json(path: Path) -> Any:
     """Read a JSON file. Raises ValueError, in one line that leaves the path to the caller."""
+    return parse_json(_read_bytes(path))
+
+
+def _read_bytes(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             data = file.read(MOST_JSON_BYTES + 1)
@@ -30,7 +36,7 @@ def read_json(path: Path) -> Any:
         raise ValueError((error.strerror or str(error)).lower()) from None
     if len(data) > MOST_JSON_BYTES:
         raise ValueError(f"larger than {MOST_JSON_BYTES} bytes")
-    return parse_json(data)
+    return data
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

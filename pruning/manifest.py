@@ -17,6 +17,8 @@ from .shards import Tensor
 
 FORMAT = 1
 
+Entries = Iterable[tuple[str, Mapping[str, Any]]]
+
 # The hub's cache: models--<owner>--<name>/snapshots/<commit> (huggingface_hub 2.4.0, `file_download.py`).
 _HUB_SNAPSHOT = re.compile(r".*/models--([^/]+)/snapshots/([0-9a-f]{40})")
 
@@ -58,31 +60,34 @@ class Manifest:
         except (ValueError, PlanError) as error:
             raise CheckpointError(f"{path}: {error}") from None
 
-    def lines(self) -> Iterator[str]:
-        """Yield the file line by line, one a tensor: readable, and never in memory as a whole."""
-        head = {
-            "format": FORMAT,
-            "tool": {"name": "prunecheck", "version": __version__},
-            "source": self.source,
-            "plan": self.plan.to_dict(),
-            "code": self.code,
-        }
-        yield "{\n"
-        for name, value in head.items():
-            yield f"  {json.dumps(name)}: {json.dumps(value)},\n"
-        yield from _section("kept", self.kept)
-        yield ",\n"
-        yield from _section("pruned", self.pruned)
-        yield "\n}\n"
+
+def manifest_lines(
+    *, source: Mapping[str, Any], plan: PrunePlan, code: Mapping[str, str], kept: Entries, pruned: Entries
+) -> Iterator[str]:
+    """Yield the file of a `Manifest` line by line, one a tensor: readable, and never in memory as a whole."""
+    head = {
+        "format": FORMAT,
+        "tool": {"name": "prunecheck", "version": __version__},
+        "source": source,
+        "plan": plan.to_dict(),
+        "code": code,
+    }
+    yield "{\n"
+    for name, value in head.items():
+        yield f"  {json.dumps(name)}: {json.dumps(value)},\n"
+    yield from _section("kept", kept)
+    yield ",\n"
+    yield from _section("pruned", pruned)
+    yield "\n}\n"
 
 
-def _section(name: str, entries: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+def _section(name: str, entries: Entries) -> Iterator[str]:
     yield f"  {json.dumps(name)}: {{"
-    separator = "\n"
-    for key, entry in entries.items():
+    separator, end = "\n", "}"
+    for key, entry in entries:
         yield f"{separator}    {json.dumps(key)}: {json.dumps(entry)}"
-        separator = ",\n"
-    yield "\n  }" if entries else "}"
+        separator, end = ",\n", "\n  }"
+    yield end
 
 
 def source_identity(root: Path) -> dict[str, Any]:
@@ -94,20 +99,24 @@ def source_identity(root: Path) -> dict[str, Any]:
     return {"name": root.name}
 
 
-def kept_entry(tensor: Tensor, checksum: str | None) -> dict[str, Any]:
-    """Return what the manifest says of a stored tensor; `checksum` is the sha256 of its bytes, in hex."""
-    entry: dict[str, Any] = {"dtype": tensor.dtype, "shape": list(tensor.shape)}
-    if checksum is not None:
-        entry["sha256"] = checksum
-    return entry
+def kept_entries(tensors: Iterable[tuple[Tensor, str | None]]) -> Entries:
+    """Yield what the manifest says of the stored tensors, each with the sha256 of its bytes, in hex, or None."""
+    for tensor, checksum in tensors:
+        entry: dict[str, Any] = {"dtype": tensor.dtype, "shape": tensor.shape}
+        if checksum is not None:
+            entry["sha256"] = checksum
+        yield tensor.name, entry
 
 
-def pruned_entries(tensors: Iterable[Tensor], before: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the manifest says of the pruned tensors, those that were pruned `before` included, by name."""
-    entries = dict(before)
-    for tensor in tensors:
-        entries[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "bytes": tensor.size}
-    return dict(sorted(entries.items()))
+def pruned_entries(tensors: Iterable[Tensor], before: Mapping[str, Mapping[str, Any]]) -> Entries:
+    """Yield what the manifest says of the pruned tensors, those that were pruned `before` included, by name."""
+    pruned = {tensor.name: tensor for tensor in tensors}
+    for name in sorted({*pruned, *before}):
+        tensor = pruned.get(name)
+        if tensor is None:
+            yield name, before[name]
+        else:
+            yield name, {"dtype": tensor.dtype, "shape": tensor.shape, "bytes": tensor.size}
 
 
 def code_checksums(files: Mapping[str, bytes]) -> dict[str, str]:

@@ -9,6 +9,7 @@ import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import gguf
 import pytest
@@ -23,12 +24,12 @@ from harness.llama_to_qwen3 import qwen3_config, qwen3_state_dict
 from harness.real_checkpoint import GGUF_NAME, PACKAGE, VERSION, llama_gguf_path, real_checkpoint_path
 
 RELATIVE_TOLERANCE = 1e-5
-"""Of the largest logit, float32. Seen: 6e-7 for the tiny Llama and 4e-6 for the real one; T = 1 gives 0.2."""
+"""Of the largest logit, float32. Seen: 3e-6 with the tiny Llama and with the real one; T without S gives 5e-3."""
 
 SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 CHAT_TEMPLATE = "{% for message in messages %}<|im_start|>{{ message['content'] }}<|im_end|>{% endfor %}"
 
-TINY_LLAMA = {
+TINY_LLAMA: dict[str, Any] = {
     "vocab_size": 260,  # the special tokens, the bytes, and one merge of two
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -152,7 +153,7 @@ class TestConversion:
         """A Qwen3 converted from a Llama gives the Llama's float32 logits."""
         assert relative_difference(tiny_llama, as_qwen3(tiny_llama), TINY_LLAMA["vocab_size"]) < RELATIVE_TOLERANCE
 
-    @pytest.mark.parametrize("scales", [{"query_key_scale": 1.0}, {"query_key_scale": 8.0, "stream_scale": 1.0}])
+    @pytest.mark.parametrize("scales", [{"query_key_scale": 1.0}, {"stream_scale": 1.0}])
     def test_too_small_a_scale_shows(self, tiny_llama: LlamaForCausalLM, scales: dict[str, float]) -> None:
         """With T too small the q and k norms normalise, and the comparison sees it."""
         difference = relative_difference(tiny_llama, as_qwen3(tiny_llama, **scales), TINY_LLAMA["vocab_size"])

@@ -98,8 +98,14 @@ def _cached(
     return torch.cat(logits, dim=1), cache
 
 
-def _assert_same(got: torch.Tensor, expected: torch.Tensor, context: str, mask: torch.Tensor | None = None) -> None:
-    assert_logits_close(got, expected, dtype=expected.dtype, operation="cache", context=context, mask=mask)
+def _assert_same(
+    got: torch.Tensor,
+    expected: torch.Tensor,
+    context: str,
+    mask: torch.Tensor | None = None,
+    operation: str = "cached",
+) -> None:
+    assert_logits_close(got, expected, dtype="float32", operation=operation, context=context, mask=mask)
 
 
 @each_cache

@@ -71,7 +71,7 @@ def _assert_equivalent(
         (got, zeros, f"{plan}: pruned against zero-weight reference"),
         (identity, zeros, f"{plan}: one reference against the other"),
     ):
-        assert_logits_close(left, right, dtype=getattr(torch, dtype), operation="reference", context=context, mask=mask)
+        assert_logits_close(left, right, dtype=dtype, operation="reference", context=context, mask=mask)
 
 
 @settings(max_examples=30, deadline=None)

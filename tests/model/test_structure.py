@@ -1,6 +1,5 @@
 """A pruned model is complete in structure, stores nothing where it is pruned, and trains, compiles and copies."""
 
-import contextlib
 import copy
 import inspect
 import operator
@@ -198,8 +197,8 @@ def _poison(model: Any, *, registered: bool) -> None:
                         vars(submodule)[name] = poison
                     assert getattr(submodule, name) is poison
                     count += 1
-    pruned = [(layer.prune_self_attn, layer.prune_mlp) for layer in model.model.layers]
-    assert count == sum(6 * self_attn + 3 * mlp for self_attn, mlp in pruned)
+    attention = 10 if model.config.attention_bias else 6  # four projections, their biases, two norms
+    assert count == sum(attention if name.endswith("self_attn") else 3 for name, _ in model.pruned_modules())
     for layer in model.model.layers:
         if layer.prune_self_attn:
             layer.input_layernorm.weight.data.fill_(torch.nan)
@@ -253,7 +252,7 @@ def test_changing_the_dtype(model: Any, reference: Any) -> None:
     assert_logits_close(
         reference_logits(model, IDS),
         reference_logits(reference.to(torch.bfloat16), IDS),
-        dtype=torch.bfloat16,
+        dtype="bfloat16",
         operation="reference",
         context="converted to bfloat16",
     )
@@ -413,7 +412,7 @@ def test_compiled_into_one_graph(checkpoints: Checkpoints, plan: PrunePlan) -> N
     torch._dynamo.reset()
     assert graphs[1] <= graphs[0]
     for got, what in ((uncached, "one pass"), (decoded, "prefill and decode")):
-        assert_logits_close(got, expected, dtype=torch.float32, operation="cache", context=f"compiled, {what}")
+        assert_logits_close(got, expected, dtype="float32", operation="compile", context=f"compiled, {what}")
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

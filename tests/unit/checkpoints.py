@@ -98,9 +98,9 @@ def write_weights(
     tensors: dict[str, tuple[str, list[int]]],
     *,
     shards: int = 1,
-    metadata: dict[str, str] | None = None,
+    metadata: dict[str, str] | list[dict[str, str] | None] | None = None,
 ) -> None:
-    """Write the weights of name -> (dtype, shape), the first `shards` of equal runs of keys."""
+    """Write the weights of name -> (dtype, shape) as equal runs of keys, with one `metadata` or a list of each's."""
     names = [f"model-{number:05d}-of-{shards:05d}.safetensors" for number in range(1, shards + 1)]
     if shards == 1:
         names = ["model.safetensors"]
@@ -109,7 +109,8 @@ def write_weights(
     weight_map = {}
     for number, name in enumerate(names):
         part = keys[number * run : (number + 1) * run]
-        write_shard(root / name, {key: tensors[key] for key in part}, metadata)
+        own_metadata = metadata[number] if isinstance(metadata, list) else metadata
+        write_shard(root / name, {key: tensors[key] for key in part}, own_metadata)
         weight_map |= dict.fromkeys(part, name)
     if shards > 1:
         index = {"metadata": {"total_size": 0}, "weight_map": weight_map}
