@@ -105,7 +105,7 @@ def prune(
     chosen = PrunePlan.parse(self_attn=self_attn, mlp=mlp)
     if plan is not None:
         chosen |= PrunePlan.from_file(plan)
-    with byte_progress("writing", total=None) as progress:
+    with byte_progress("writing") as progress:
         result = prune_checkpoint(
             source,
             destination,

@@ -8,13 +8,13 @@ from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, Te
 
 
 @contextmanager
-def byte_progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Show a bar of bytes; yields a function to call with the number of bytes just done. `total` may be unknown."""
+def byte_progress(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar of bytes; yields a function to call with the number of bytes just done, and the number in all."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(title, total=total)
-        yield lambda count: progress.advance(task, count)
+        task = progress.add_task(title, total=None)
+        yield lambda count, total: progress.update(task, advance=count, total=total)
 
 
 @contextmanager

@@ -1,8 +1,13 @@
 """How far the logits of two correct computations may be apart: one table, by precision and operation.
 
-Every number is relative to the largest absolute logit of the reference. It was measured on 200 tiny random Qwen3
-models for each precision (transformers 5.23.0, CPU, one thread): the largest deviation seen is beside each number,
-which is four to six times that. Where none was seen at all, the number allows for a few roundings of the precision.
+Every number is relative to the largest absolute logit of the reference. Measured on the CPU, on 200 tiny random Qwen3
+models for each precision (transformers 5.23.0; 30 each on 5.0.0 and 4.57.6) and on the real checkpoint: the largest
+deviation seen stands beside each number, which is four to six times that. Where none was seen at all, the number
+allows for two or three roundings of bfloat16.
+
+The wide rows of bfloat16 and of quantised models are rounding noise, not licence: one sub-layer of the real checkpoint
+moves the logits by as little as 0.1. What must notice that compares to the reference over the same kind of cache and
+padding, where the row `reference` holds.
 """
 
 from dataclasses import dataclass
@@ -10,8 +15,6 @@ from types import MappingProxyType
 
 import torch
 from torch import Tensor
-
-PRECISIONS = ("float32", "bfloat16", "8bit", "4bit")
 
 
 @dataclass(frozen=True)
@@ -22,58 +25,66 @@ class Tolerance:
     reason: str
 
 
+# The names of the keyword arguments below cannot begin with a digit.
+_PRECISION = {"float32": "float32", "bfloat16": "bfloat16", "int8": "8bit", "int4": "4bit"}
+
+
 def _row(reason: str, **numbers: tuple[float, float]) -> dict[str, Tolerance]:
     """Return a row of the table from `precision=(allowed, largest seen)`."""
     return {
-        precision.removeprefix("in_"): Tolerance(allowed, f"{reason}; at most {seen:.2g} was seen in correct models")
-        for precision, (allowed, seen) in numbers.items()
+        _PRECISION[name]: Tolerance(allowed, f"{reason}; at most {seen:.2g} was seen in correct models")
+        for name, (allowed, seen) in numbers.items()
     }
 
 
-_SAME_KERNELS = "the same kernels on the same values, so a few roundings at most"
+_SAME_KERNELS = "the same kernels on the same values, though at other addresses: a few roundings"
 _CACHED = "attention over a cache runs on other shapes, so sums are rounded in another order"
 _PADDED = "padding shifts positions and shapes, so rotations and sums are rounded differently"
 _KERNELS = "another kernel computes the same sums in another order"
-_QUANTISED = (
-    "; 8-bit also rounds by the largest activation of what runs together (bitsandbytes 0.50.2, LLM.int8)"
-)
+# bitsandbytes 0.50.2, LLM.int8: each row is scaled by its largest value, and columns with outliers anywhere in the
+# batch are computed in float16. So what runs together decides how it is rounded.
+_ROUNDED_TOGETHER = "; in 8-bit the rounding also depends on what runs together"
 
 _TABLE = MappingProxyType(
     {
-        "surgery": _row(
-            "surgery only moves bytes", in_float32=(0, 0), in_bfloat16=(0, 0), in_8bit=(0, 0), in_4bit=(0, 0)
-        ),
-        "reference": _row(_SAME_KERNELS, in_float32=(2e-6, 0), in_bfloat16=(1e-2, 0), in_8bit=(1e-2, 0), in_4bit=(1e-2, 0)),
-        "zero_weight": _row(_SAME_KERNELS + ", and adding zero is exact", in_float32=(2e-6, 0), in_bfloat16=(1e-2, 0)),
-        "offload": _row(_SAME_KERNELS, in_float32=(2e-6, 0), in_bfloat16=(1e-2, 0)),
+        "surgery": _row("surgery only moves bytes", float32=(0, 0), bfloat16=(0, 0), int8=(0, 0), int4=(0, 0)),
+        "reference": _row(_SAME_KERNELS, float32=(1e-5, 2.0e-6), bfloat16=(1e-2, 0), int8=(1e-2, 0), int4=(1e-2, 0)),
+        "zero_weight": _row(f"{_SAME_KERNELS}; adding zero is exact", float32=(1e-5, 2.0e-6), bfloat16=(1e-2, 0)),
+        "offload": _row(_SAME_KERNELS, float32=(1e-5, 2.0e-6), bfloat16=(1e-2, 0)),
         "cached": _row(
-            _CACHED + _QUANTISED,
-            in_float32=(1e-5, 2.0e-6), in_bfloat16=(0.08, 0.017), in_8bit=(0.2, 0.047), in_4bit=(0.07, 0.014),
+            _CACHED + _ROUNDED_TOGETHER,
+            float32=(2e-5, 3.7e-6), bfloat16=(0.1, 0.022), int8=(0.4, 0.090), int4=(0.12, 0.029),
         ),
         "static_cache": _row(
-            _CACHED + _QUANTISED,
-            in_float32=(1e-5, 1.6e-6), in_bfloat16=(0.1, 0.023), in_8bit=(0.2, 0.048), in_4bit=(0.07, 0.014),
+            _CACHED + _ROUNDED_TOGETHER,
+            float32=(2e-5, 3.7e-6), bfloat16=(0.1, 0.023), int8=(0.4, 0.086), int4=(0.12, 0.024),
         ),
         "padding": _row(
-            _PADDED + _QUANTISED,
-            in_float32=(1e-5, 1.8e-6), in_bfloat16=(0.17, 0.042), in_8bit=(0.35, 0.083), in_4bit=(0.13, 0.03),
+            _PADDED + _ROUNDED_TOGETHER,
+            float32=(2e-5, 2.8e-6), bfloat16=(0.17, 0.042), int8=(0.9, 0.22), int4=(0.13, 0.034),
         ),
         "attention_implementation": _row(
-            _KERNELS + _QUANTISED,
-            in_float32=(1e-5, 1.1e-6), in_bfloat16=(0.16, 0.038), in_8bit=(0.25, 0.062), in_4bit=(0.1, 0.025),
+            _KERNELS + _ROUNDED_TOGETHER,
+            float32=(1e-5, 2.4e-6), bfloat16=(0.25, 0.058), int8=(0.4, 0.10), int4=(0.5, 0.12),
         ),
-        "compile": _row(_KERNELS, in_float32=(1e-5, 1.1e-6), in_bfloat16=(0.16, 0.038)),
+        "compile": _row(_KERNELS, float32=(1e-5, 1.8e-6), bfloat16=(0.16, 0.038)),
+        "conversion": _row(
+            "from a Llama to the Qwen3 architecture: a norm with a constant divisor, up to a share of 1e-6",
+            float32=(1.5e-5, 2.7e-6),
+        ),
     }
 )  # fmt: skip
 
 
 def tolerance(dtype: str, operation: str) -> Tolerance:
-    """Return the entry of the table; raises KeyError, in one line, for a pair that it does not hold."""
+    """Return the entry of the table; raises LookupError, in one line, for a pair that it does not hold."""
     row = _TABLE.get(operation)
     if row is None:
-        raise KeyError(f"operation={operation!r} is not in the table of tolerances, which has {sorted(_TABLE)}")
+        raise LookupError(f"operation={operation!r} is not in the table of tolerances, which has {sorted(_TABLE)}")
     if dtype not in row:
-        raise KeyError(f"dtype={dtype!r} is not in the table of tolerances for {operation!r}, which has {sorted(row)}")
+        raise LookupError(
+            f"dtype={dtype!r} is not in the table of tolerances for {operation!r}, which has {sorted(row)}"
+        )
     return row[dtype]
 
 

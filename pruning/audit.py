@@ -16,13 +16,14 @@ def audit_checkpoint(checkpoint: str | Path, *, revision: str | None = None, pro
 
     Raises CheckpointError, for the first thing found: a file that is broken, a tensor that is stored though
     pruned, a plan, tensor, dtype, shape or checksum that is not the manifest's, or no manifest with checksums.
-    `progress` is called with the number of bytes just read.
+    `progress` is called with the number of bytes just read, and the number to read in all.
     """
     source = read_source(find_checkpoint(checkpoint, revision))
     if source.manifest is None:
         raise CheckpointError(f"{source.root} has no {MANIFEST_FILE}: check it against its base instead")
     require_manifest(source)
     _require_code(source.root, source.manifest)
+    total = sum(tensor.size for tensor in source.tensors())
     for shard in source.shards:
         for tensor in shard.tensors:
             expected = source.manifest.kept[tensor.name].get("sha256")
@@ -32,7 +33,7 @@ def audit_checkpoint(checkpoint: str | Path, *, revision: str | None = None, pro
             for part in read_tensor(shard, tensor):
                 digest.update(part)
                 if progress is not None:
-                    progress(len(part))
+                    progress(len(part), total)
             if digest.hexdigest() != expected:
                 raise CheckpointError(
                     f"{shard.path}: the bytes of {tensor.name!r} have sha256 {digest.hexdigest()}, "

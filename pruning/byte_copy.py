@@ -8,7 +8,8 @@ from pathlib import Path
 from .errors import CheckpointError
 from .shards import Shard, Tensor, shard_header
 
-Progress = Callable[[int], None]
+Advance = Callable[[int], None]  # called with the bytes just done
+Progress = Callable[[int, int], None]  # called with the bytes just done, and the bytes there are in all
 
 # Large enough that the calls cost nothing, small enough that progress shows.
 _RANGE_BYTES = 64 * 2**20
@@ -22,22 +23,22 @@ def write_shard(
     *,
     checksum: bool,
     sync: bool,
-    progress: Progress,
+    advance: Advance,
 ) -> list[str | None]:
     """Write a new shard at `path` with some of `source`'s tensors, in their order; return a sha256 (hex) for each.
 
     Without `checksum` the list holds None, and the bytes go from file to file within the kernel where it can.
-    `progress` is called with the number of bytes just written. Raises CheckpointError if the source cannot be
+    `advance` is called with the number of bytes just written. Raises CheckpointError if the source cannot be
     read or changes meanwhile, OSError if the new file cannot be written.
     """
     with _SourceFile(source) as input_file, path.open("xb", buffering=0) as output_file:
         _write_all(output_file.fileno(), memoryview(shard_header(tensors, source.metadata)))
         checksums: list[str | None] = [None] * len(tensors)
         if checksum:
-            checksums = list(_copy_hashing(input_file, output_file.fileno(), tensors, progress))
+            checksums = list(_copy_hashing(input_file, output_file.fileno(), tensors, advance))
         else:
             for begin, end in _merged_ranges(tensors):
-                _copy_range(input_file, output_file.fileno(), begin, end, progress)
+                _copy_range(input_file, output_file.fileno(), begin, end, advance)
         input_file.require_unchanged()
         if sync:
             os.fsync(output_file.fileno())
@@ -103,7 +104,7 @@ def _merged_ranges(tensors: Sequence[Tensor]) -> Iterator[tuple[int, int]]:
         yield begin, end
 
 
-def _copy_range(source: _SourceFile, output: int, begin: int, end: int, progress: Progress) -> None:
+def _copy_range(source: _SourceFile, output: int, begin: int, end: int, advance: Advance) -> None:
     while begin < end:
         try:
             count = os.copy_file_range(source.descriptor, output, min(_RANGE_BYTES, end - begin), offset_src=begin)
@@ -112,25 +113,25 @@ def _copy_range(source: _SourceFile, output: int, begin: int, end: int, progress
         # Not supported by file system or kernel, the source at its end or unreadable, or no space left: reading and
         # writing tell them apart, and blame the right file.
         if count == 0:
-            _copy_reading(source, output, begin, end, progress)
+            _copy_reading(source, output, begin, end, advance)
             return
         begin += count
-        progress(count)
+        advance(count)
 
 
-def _copy_reading(source: _SourceFile, output: int, begin: int, end: int, progress: Progress) -> None:
+def _copy_reading(source: _SourceFile, output: int, begin: int, end: int, advance: Advance) -> None:
     for part in _read(source, begin, end):
         _write_all(output, part)
-        progress(len(part))
+        advance(len(part))
 
 
-def _copy_hashing(source: _SourceFile, output: int, tensors: Sequence[Tensor], progress: Progress) -> Iterator[str]:
+def _copy_hashing(source: _SourceFile, output: int, tensors: Sequence[Tensor], advance: Advance) -> Iterator[str]:
     for tensor in tensors:
         digest = hashlib.sha256()
         for part in _read(source, tensor.begin, tensor.end):
             digest.update(part)
             _write_all(output, part)
-            progress(len(part))
+            advance(len(part))
         yield digest.hexdigest()
 
 

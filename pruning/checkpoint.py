@@ -59,7 +59,7 @@ def prune_checkpoint(
     both plans apply. Each kept tensor is the source's byte for byte. `destination` is complete or absent, whatever
     happens; `overwrite` replaces an existing directory once the new one is complete. Without `checksum` the
     manifest has no sha256, without `sync` the bytes may still be on their way to the disk at the return.
-    `progress` is called with the number of bytes just written.
+    `progress` is called with the number of bytes just written, and the number to write in all.
 
     No model is built, torch is not imported, and memory does not grow with the bytes.
 
@@ -74,6 +74,12 @@ def prune_checkpoint(
     dropped = tuple(read.tensors_under(plan))
     whole_plan = plan | read.plan
     shards = _new_shards(read, whole_plan)
+    total = _stored_bytes(shards)
+
+    def advance(count: int) -> None:
+        if progress is not None:
+            progress(count, total)
+
     try:
         with staged_directory(target, overwrite=overwrite, sync=sync) as staging:
             checksums = [
@@ -83,7 +89,7 @@ def prune_checkpoint(
                     shard.tensors,
                     checksum=checksum,
                     sync=sync,
-                    progress=progress or _no_progress,
+                    advance=advance,
                 )
                 for shard in shards
             ]
@@ -94,16 +100,12 @@ def prune_checkpoint(
         destination=target,
         plan=whole_plan,
         bytes_before=sum(tensor.size for tensor in read.tensors()),
-        bytes_after=_stored_bytes(shards),
+        bytes_after=total,
         tensors_kept=sum(len(shard.tensors) for shard in shards),
         tensors_pruned=len(dropped),
         shards=len(shards),
         left_behind=read.left_behind,
     )
-
-
-def _no_progress(_: int) -> None:
-    pass
 
 
 def _require_apart(source: Source, destination: Path) -> None:

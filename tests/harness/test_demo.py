@@ -34,19 +34,21 @@ def test_bundled_plan() -> None:
 
 def test_logits_beyond_the_tolerance_are_faulty() -> None:
     """A difference within the tolerance passes; one beyond it, infinity and NaN do not."""
-    assert demo._logits_reason(0.1, 0.1) is None
+    assert demo._reason(0.1, 0.1) is None
     for difference in (0.11, float("inf"), float("nan")):
-        assert demo._logits_reason(difference, 0.1) is not None
+        assert demo._reason(difference, 0.1) is not None
 
 
-def test_cached_token_must_be_the_best() -> None:
-    """A token that the uncached logits put behind another by more than the tolerance is named."""
-    logits = torch.tensor([[0.0, 1.0, 0.9], [3.0, 0.0, 0.0]])
-    assert demo._cache_reason(logits, torch.tensor([1, 0]), 0.1) is None
-    assert demo._cache_reason(logits, torch.tensor([2, 0]), 0.1) is None  # either logit may be off by 0.1
-    assert demo._cache_reason(logits, torch.tensor([1, 1]), 0.1) == (
-        "token 1 of the answer, chosen with the KV cache, is 3 behind the best of the uncached logits"
-    )
+def test_cached_steps_are_compared_while_they_continue_the_same_tokens() -> None:
+    """The steps up to the first different token are compared, that one included, and none behind it."""
+    logits = torch.tensor([[0.0, 1.0], [2.0, 0.0], [0.0, 3.0]])
+    answer = demo._Answer(torch.tensor([[7, 1, 0, 1]]), logits)
+    assert demo._cached_difference(answer, answer) == 0
+    other = demo._Answer(torch.tensor([[7, 1, 1, 0]]), logits + torch.tensor([[0.0], [0.5], [9.0]]))
+    assert demo._cached_difference(answer, other) == 0.5
+    shorter = demo._Answer(torch.tensor([[7, 1]]), logits[:1])
+    assert demo._cached_difference(answer, shorter) == 0
+    assert demo._cached_difference(answer, demo._Answer(answer.tokens, logits + float("nan"))).isnan()
 
 
 def test_verdict(capsys: pytest.CaptureFixture[str]) -> None:

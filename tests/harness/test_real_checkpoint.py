@@ -47,20 +47,6 @@ TINY_LLAMA: dict[str, Any] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the settings of whoever runs the tests out of those that are about settings."""
-    monkeypatch.delenv("PRUNECHECK_CHECKPOINT", raising=False)
-
-
-@pytest.fixture(scope="session")
-def real_checkpoint() -> Path:
-    """The bundled default, made once in the user's cache; without a network and a cache this fails, as it should."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.delenv("PRUNECHECK_CHECKPOINT", raising=False)
-        return real_checkpoint_path()
-
-
 @pytest.fixture(scope="module")
 def real_qwen3(real_checkpoint: Path) -> Qwen3ForCausalLM:
     """The bundled default, loaded once."""

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from harness.tiny import TinySpec, write_tiny_checkpoint
 
+from harness.tiny import TinySpec, write_tiny_checkpoint
 from pruning import PrunePlan, prune_checkpoint
 
 Checkpoints = Callable[[TinySpec, PrunePlan], tuple[Path, Path]]

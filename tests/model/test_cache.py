@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from harness.references import identity_reference
-from harness.strategies import plans, tiny_specs
-from harness.tiny import TinySpec
-from harness.tolerances import assert_logits_close
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import Cache, DynamicCache, StaticCache
 
+from harness.references import identity_reference
+from harness.strategies import plans, tiny_specs
+from harness.tiny import TinySpec
+from harness.tolerances import assert_logits_close
 from pruning import PrunePlan, load_pruned
 from pruning.remote import modeling_pruned_qwen3
 
@@ -46,6 +46,9 @@ NEW_CACHE: dict[str, Callable[[Any, int], Cache | None]] = {
     "dynamic without config": lambda config, tokens: DynamicCache(),
     "static": lambda config, tokens: StaticCache(config=config, max_cache_len=tokens + 2),
 }
+
+# Their rows in the table of tolerances.
+OPERATION = {kind: "static_cache" if kind == "static" else "cached" for kind in NEW_CACHE}
 
 each_case = pytest.mark.parametrize("case", CASES)
 each_cache = pytest.mark.parametrize("kind", NEW_CACHE)
@@ -103,6 +106,7 @@ def _assert_same(
     expected: torch.Tensor,
     context: str,
     mask: torch.Tensor | None = None,
+    *,
     operation: str = "cached",
 ) -> None:
     assert_logits_close(got, expected, dtype="float32", operation=operation, context=context, mask=mask)
@@ -116,7 +120,7 @@ def test_cached_logits_are_the_uncached_ones(checkpoints: Checkpoints, case: str
     ids = _tokens(2, sum(PIECES))
     mask = torch.ones_like(ids)
     got, _ = _cached(model, ids, mask, NEW_CACHE[kind](model.config, ids.shape[1]), PIECES)
-    _assert_same(got, _uncached(model, ids, mask), f"{case}, {kind} cache")
+    _assert_same(got, _uncached(model, ids, mask), f"{case}, {kind} cache", operation=OPERATION[kind])
 
 
 @each_cache
@@ -131,7 +135,12 @@ def test_left_padding_leaves_the_cache_right(checkpoints: Checkpoints, case: str
     for row, columns in enumerate(padding):
         alone = ids[row : row + 1, columns:]
         expected = _uncached(model, alone, torch.ones_like(alone))
-        _assert_same(got[row : row + 1, columns:], expected, f"{case}, {kind} cache, {columns} columns of padding")
+        _assert_same(
+            got[row : row + 1, columns:],
+            expected,
+            f"{case}, {kind} cache, {columns} columns of padding",
+            operation="padding",
+        )
 
 
 @settings(max_examples=40, deadline=None)
@@ -148,7 +157,8 @@ def test_any_plan_any_pieces(checkpoints: Checkpoints, data: st.DataObject) -> N
     mask = torch.ones_like(ids)
     mask[0, :padding] = 0
     got, cache = _cached(model, ids, mask, NEW_CACHE[kind](model.config, ids.shape[1]), pieces)
-    _assert_same(got, _uncached(model, ids, mask), f"{plan}, {kind} cache, pieces {pieces}, padding {padding}", mask)
+    context = f"{plan}, {kind} cache, pieces {pieces}, padding {padding}"
+    _assert_same(got, _uncached(model, ids, mask), context, mask, operation=OPERATION[kind])
     _assert_small(model, cache, ids.numel())
 
 
@@ -201,7 +211,7 @@ def test_a_cache_that_was_allocated_early_is_right_too(checkpoints: Checkpoints,
     config = model.config
     cache.early_initialization(2, config.num_key_value_heads, config.head_dim, torch.float32, torch.device("cpu"))
     got, _ = _cached(model, ids, mask, cache, PIECES)
-    _assert_same(got, _uncached(model, ids, mask), f"{case}, static cache allocated early")
+    _assert_same(got, _uncached(model, ids, mask), f"{case}, allocated early", operation="static_cache")
 
 
 @each_case
@@ -212,7 +222,7 @@ def test_a_static_cache_can_be_reset(checkpoints: Checkpoints, case: str) -> Non
     cache: Cache | None = StaticCache(config=model.config, max_cache_len=sum(PIECES))
     for text in ids.split(sum(PIECES), dim=1):
         got, cache = _cached(model, text, torch.ones_like(text), cache, PIECES)
-        _assert_same(got, _uncached(model, text, torch.ones_like(text)), f"{case}, static cache reset")
+        _assert_same(got, _uncached(model, text, torch.ones_like(text)), f"{case}, reset", operation="static_cache")
         cache.reset()
 
 
@@ -297,7 +307,9 @@ def test_generate_is_the_reference_s(checkpoints: Checkpoints, case: str, way: s
         assert repr(got) == repr(expected)
         return
     assert torch.equal(got.sequences, expected.sequences)
-    _assert_same(torch.stack(got.logits, 1), torch.stack(expected.logits, 1), f"{case}, generate {way}")
+    _assert_same(
+        torch.stack(got.logits, 1), torch.stack(expected.logits, 1), f"{case}, generate {way}", operation="reference"
+    )
 
 
 @pytest.mark.parametrize("kind", ["dynamic", "static"])
@@ -312,7 +324,12 @@ def test_a_second_turn_continues_the_first_one_s_cache(checkpoints: Checkpoints,
     got = _generated(model, second, torch.ones_like(second), past_key_values=cache)
     expected = _generated(model, second, torch.ones_like(second), use_cache=False)
     assert torch.equal(got.sequences, expected.sequences)
-    _assert_same(torch.stack(got.logits, 1), torch.stack(expected.logits, 1), f"{case}, second turn, {kind} cache")
+    _assert_same(
+        torch.stack(got.logits, 1),
+        torch.stack(expected.logits, 1),
+        f"{case}, second turn, {kind} cache",
+        operation=OPERATION[kind],
+    )
 
 
 # Where no attention is left, no logit depends on a cache.

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from harness.references import identity_reference, reference_logits, zero_weight_reference
-from harness.strategies import plans, tiny_specs, token_batches
-from harness.tiny import TinySpec
-from harness.tolerances import assert_logits_close
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
+from harness.references import identity_reference, reference_logits, zero_weight_reference
+from harness.strategies import plans, tiny_specs, token_batches
+from harness.tiny import TinySpec
+from harness.tolerances import assert_logits_close
 from pruning import PrunePlan, load_pruned
 from pruning.remote.modeling_pruned_qwen3 import PrunedQwen3DecoderLayer
 
@@ -66,12 +66,12 @@ def _assert_equivalent(
     identity = reference_logits(identity_reference(base, plan.self_attn, plan.mlp, **kwargs), ids, mask)
     zeros = reference_logits(zero_weight_reference(base, plan.self_attn, plan.mlp, **kwargs), ids, mask)
     dtype = json.loads((base / "config.json").read_text())["torch_dtype"]
-    for left, right, context in (
-        (got, identity, f"{plan}: pruned against identity reference"),
-        (got, zeros, f"{plan}: pruned against zero-weight reference"),
-        (identity, zeros, f"{plan}: one reference against the other"),
+    for left, right, operation, context in (
+        (got, identity, "reference", f"{plan}: pruned against identity reference"),
+        (got, zeros, "zero_weight", f"{plan}: pruned against zero-weight reference"),
+        (identity, zeros, "zero_weight", f"{plan}: one reference against the other"),
     ):
-        assert_logits_close(left, right, dtype=dtype, operation="reference", context=context, mask=mask)
+        assert_logits_close(left, right, dtype=dtype, operation=operation, context=context, mask=mask)
 
 
 @settings(max_examples=30, deadline=None)
