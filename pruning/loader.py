@@ -98,7 +98,8 @@ def _require_known_keys(source: Source, model: Any) -> None:
 def _require_clean_report(source: Source, report: dict[str, Any]) -> None:
     for kind, keys in report.items():
         if keys:
-            found = sorted(map(str, keys))
+            # A mismatched key comes with its shapes in 5.x (5.23.0, `modeling_utils.py`).
+            found = sorted(key if isinstance(key, str) else str(key[0]) for key in keys)
             raise CheckpointError(
                 f"{source.root} does not load as config.json says: {len(found)} {kind.replace('_', ' ')}, "
                 f"first {found[0]}"

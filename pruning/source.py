@@ -90,12 +90,16 @@ def _download(hub_id: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download  # here, since most checkpoints are local
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    # Not the other weight formats that many repositories hold beside the safetensors.
+    patterns = ["*.safetensors", "*.json", *COMPANIONS]
     try:
-        # Not the other weight formats that many repositories hold beside the safetensors.
-        patterns = ["*.safetensors", "*.json", *COMPANIONS]
         return Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    try:
+        # Not left to the call above: offline, huggingface_hub 1.33.0 asks the hub for a commit that the cache has.
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns, local_files_only=True))
+    except (LocalEntryNotFoundError, OSError, ValueError):
         raise CheckpointError(f"{hub_id} is no local directory and cannot be fetched from the hub: {reason}") from None
 
 

@@ -25,7 +25,8 @@ class PrunedQwen3Config(Qwen3Config):
         # a property that returns one config a layer.
         skipped_sublayers(per_layer_config, self.num_hidden_layers)
         if per_layer_config:
-            self.per_layer_config = per_layer_config
+            # As strings: before 5.14 the config is written with sorted keys, and an int does not sort beside a string.
+            self.per_layer_config = {str(key): overrides for key, overrides in per_layer_config.items()}
 
     def skipped_sublayers(self, layer_idx: int) -> frozenset[str]:
         """Return the words (`"attention"`, `"mlp"`) that one layer skips; raises ValueError for any other."""
