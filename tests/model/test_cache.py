@@ -1,7 +1,6 @@
 """The KV cache of a pruned model: right for every plan, and small where nothing attends."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +16,7 @@ from harness.tiny import TinySpec
 from harness.tolerances import assert_logits_close
 from pruning import PrunePlan, load_pruned
 from pruning.remote import modeling_pruned_qwen3
-
-Checkpoints = Callable[[TinySpec, PrunePlan], tuple[Path, Path]]
+from tests.model.conftest import Checkpoints
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 WINDOW = 4
@@ -143,7 +141,7 @@ def test_left_padding_leaves_the_cache_right(checkpoints: Checkpoints, case: str
         )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_any_plan_any_pieces(checkpoints: Checkpoints, data: st.DataObject) -> None:
     """For any model, plan, cache, padding and division into pieces the cached logits are the uncached ones."""

@@ -18,8 +18,7 @@ from harness.tiny import TinySpec
 from harness.tolerances import assert_logits_close
 from pruning import PrunePlan, load_pruned
 from pruning.remote.modeling_pruned_qwen3 import PrunedQwen3DecoderLayer
-
-Checkpoints = Callable[[TinySpec, PrunePlan], tuple[Path, Path]]
+from tests.model.conftest import Checkpoints
 
 LAYERS = 4
 PLANS = {
@@ -74,7 +73,7 @@ def _assert_equivalent(
         assert_logits_close(left, right, dtype=dtype, operation=operation, context=context, mask=mask)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_any_model_any_plan(checkpoints: Checkpoints, data: st.DataObject) -> None:
     """Whatever the model and the plan, the logits are both references' and the memory holds the file's bytes."""
@@ -102,12 +101,12 @@ def test_named_plans(checkpoints: Checkpoints, name: str, attention: str) -> Non
     _assert_equivalent(base, pruned, PLANS[name], IDS, attn_implementation=attention)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(data=st.data())
 def test_saving_gives_back_the_same_bytes(
     checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    """`save_pretrained` after a load writes the same keys, bytes and code and no manifest, and that loads like before."""
+    """`save_pretrained` after a load writes the same keys, bytes and code, no manifest, and loads like before."""
     spec = data.draw(tiny_specs())
     plan = data.draw(plans(spec.layers))
     _assert_round_trip(checkpoints(spec, plan)[1], plan, tmp_path_factory.mktemp("saved"))
