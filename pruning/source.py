@@ -106,7 +106,7 @@ def _download(hub_id: str, revision: str | None) -> Path:
 def read_source(root: Path) -> Source:
     """Read a checkpoint directory.
 
-    Raises CheckpointError if it is incomplete or inconsistent, quantised, of an unknown family, or has only
+    Raises CheckpointError if it is incomplete or inconsistent, of an unknown family, or has only
     pickled weights, or if its config's plan is not a valid one.
     """
     config = _read_config(root)

@@ -17,6 +17,7 @@ from harness.references import identity_reference, reference_logits
 from harness.tiny import TinySpec
 from harness.tolerances import assert_logits_close
 from pruning import CheckpointError, PrunedQwen3Config, PrunePlan, load_pruned
+from pruning.remote.modeling_pruned_qwen3 import PrunedQwen3DecoderLayer
 from tests.model.conftest import Checkpoints
 from tests.model.hollow import assert_hollow
 
@@ -405,4 +406,21 @@ def test_an_unpruned_checkpoint_is_refused(checkpoints: Checkpoints) -> None:
     assert str(error.value) == (
         f"{base} is not pruned: model_type is 'qwen3', but should be 'pruned_qwen3'; "
         "load it with Qwen3ForCausalLM.from_pretrained"
+    )
+
+
+def test_a_flag_that_is_lost_is_noticed(checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: a model that builds the right modules but would not skip one of them never reaches inference."""
+    _, pruned = checkpoints(TinySpec(), PLAN)
+    original = PrunedQwen3DecoderLayer.__init__
+
+    def forgetful(layer: PrunedQwen3DecoderLayer, config: PrunedQwen3Config, layer_idx: int) -> None:
+        original(layer, config, layer_idx)
+        layer.prune_mlp = False
+
+    monkeypatch.setattr(PrunedQwen3DecoderLayer, "__init__", forgetful)
+    with pytest.raises(CheckpointError) as error:
+        load_pruned(pruned)
+    assert str(error.value) == (
+        f"{pruned}: the model built skips other sub-layers than config.json says, first 0.mlp: leave out config=..."
     )
