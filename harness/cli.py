@@ -68,11 +68,16 @@ def demo(
     from .demo_view import print_report
     from .progress import step_progress
 
+    if json_file is not None and not json_file.parent.is_dir():
+        raise CannotRun(f"{json_file} cannot be written: {json_file.parent} is no directory")
     with step_progress() as step:
         report = run_demo(bundled_plan() if plan is None else PrunePlan.from_file(plan), step)
-    if json_file is not None:
-        json_file.write_text(json.dumps(report.to_dict(), indent=2) + "\n", encoding="utf-8")
     print_report(report)
+    if json_file is not None:
+        try:
+            json_file.write_text(json.dumps(report.to_dict(), indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise CannotRun(f"{json_file} cannot be written: {error.strerror}") from None
     raise typer.Exit(0 if report.verdict == "sound" else 1)
 
 

@@ -7,19 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import cli
 from harness.tiny import TinySpec, write_tiny_checkpoint
 from pruning import PrunePlan, __version__
-
-
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
-    """Run `prunecheck` in this process and return its exit code."""
-    monkeypatch.setattr(sys, "argv", ["prunecheck", *map(str, arguments)])
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)  # the handler would outlive the test
-    with pytest.raises(SystemExit) as caught:
-        cli.main()
-    assert isinstance(caught.value.code, int)
-    return caught.value.code
+from tests.harness.command_line import run
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from harness import demo
 from harness.demo_view import print_report
 from harness.errors import CannotRun
 from pruning import PrunePlan
+from tests.harness.command_line import run
 
 REAL = pytest.mark.real_checkpoint
 
@@ -62,8 +63,6 @@ def test_verdict(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_exit_codes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`prunecheck demo` ends with 0 when sound, 1 when faulty, 2 when it could not run; JSON keeps the record."""
-    from tests.harness.test_cli import run
-
     for row, code in ((demo.DemoRow("plain", "sound"), 0), (demo.DemoRow("plain", "faulty", "off"), 1)):
         monkeypatch.setattr(demo, "run_demo", lambda plan, step, row=row: report_of(row))
         assert run(monkeypatch, "demo", "--json", tmp_path / "report.json") == code
@@ -77,6 +76,23 @@ def test_exit_codes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pyt
     capsys.readouterr()
     assert run(monkeypatch, "demo") == 2
     assert capsys.readouterr().err == "prunecheck: no network\n"
+
+
+def test_json_that_cannot_be_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file that cannot be written ends with 2 and one line: before the work where that can be seen, else after."""
+    ran = []
+    sound = report_of(demo.DemoRow("plain", "sound"))
+    monkeypatch.setattr(demo, "run_demo", lambda plan, step: ran.append(plan) or sound)
+    nowhere = tmp_path / "nowhere" / "report.json"
+    assert run(monkeypatch, "demo", "--json", nowhere) == 2
+    message = f"prunecheck: {nowhere} cannot be written: {nowhere.parent} is no directory\n"
+    assert (capsys.readouterr(), ran) == (("", message), [])
+    assert run(monkeypatch, "demo", "--json", tmp_path) == 2
+    captured = capsys.readouterr()
+    assert captured.err == f"prunecheck: {tmp_path} cannot be written: Is a directory\n"
+    assert captured.out.splitlines()[-1] == "sound: the pruned checkpoint is the model that was meant"
 
 
 @REAL

@@ -1,0 +1,18 @@
+"""Run the command line in this process."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness import cli
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
+    """Run `prunecheck` in this process and return its exit code."""
+    monkeypatch.setattr(sys, "argv", ["prunecheck", *map(str, arguments)])
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)  # the handler would outlive the test
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert isinstance(caught.value.code, int)
+    return caught.value.code
