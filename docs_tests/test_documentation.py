@@ -1,5 +1,6 @@
 """The documentation is true: every command runs, every option and file it names is there."""
 
+import os
 import re
 import subprocess
 import sys
@@ -43,6 +44,8 @@ def test_readme_commands_run(tmp_path: Path, real_checkpoint: Path) -> None:
     (tmp_path / "SRC").symlink_to(real_checkpoint)
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```(console|python)\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    # This environment's `prunecheck`, also where it is not activated.
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     ran = 0
     for language, block in blocks:
         if language == "python":
@@ -51,7 +54,7 @@ def test_readme_commands_run(tmp_path: Path, real_checkpoint: Path) -> None:
             lines = [line.removeprefix("$ ") for line in block.splitlines() if line.startswith("$ ")]
             commands = [["bash", "-c", line] for line in lines if line not in RUN_ELSEWHERE]
         for command in commands:
-            result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+            result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
             assert result.returncode == 0, f"{command[-1]}\n{result.stderr}"
             ran += 1
     assert ran >= 4  # a pattern that finds nothing would pass
