@@ -1,0 +1,1 @@
+"""Modeling code as a third party would write it; copied into foreign checkpoints, never imported from here."""
