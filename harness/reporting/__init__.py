@@ -1,0 +1,1 @@
+"""The record of a judgement, its views, and the comparison of two."""

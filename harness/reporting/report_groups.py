@@ -1,0 +1,59 @@
+"""The checks of a report by where they looked: at what is on the disk, or at one loading mode."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .report import CheckRecord, Outcome, Report
+
+STORED = "stored"
+
+
+@dataclass(frozen=True)
+class Group:
+    """The checks of one loading mode, or of what is stored; `name` is the part of their names before the first dot."""
+
+    name: str
+    checks: tuple[CheckRecord, ...]
+
+    @property
+    def title(self) -> str:
+        """How people are told of it."""
+        return group_title(self.name)
+
+    @property
+    def seconds(self) -> float:
+        """The time that its checks took together."""
+        return sum(check.seconds for check in self.checks)
+
+    @property
+    def is_skipped_mode(self) -> bool:
+        """Whether it is a loading mode of which nothing was checked."""
+        return self.name != STORED and self.count("skipped") == len(self.checks)
+
+    def count(self, outcome: Outcome) -> int:
+        """Return how many of its checks came to an outcome."""
+        return len(self.of(outcome))
+
+    def of(self, outcome: Outcome) -> list[CheckRecord]:
+        """Return its checks of an outcome."""
+        return [check for check in self.checks if check.outcome == outcome]
+
+
+def group_title(name: str) -> str:
+    """Return how people are told of a group."""
+    return "on disk" if name == STORED else name
+
+
+def group_and_property(name: str) -> tuple[str, str]:
+    """Return the two parts of a check's name: `("plain-float32", "cache.dynamic.beam")`."""
+    group, _, checked = name.partition(".")
+    return group, checked or name
+
+
+def groups(report: Report) -> list[Group]:
+    """Return the groups of a report, in the order in which it has their first checks."""
+    found: dict[str, list[CheckRecord]] = {}
+    for check in report.checks:
+        found.setdefault(group_and_property(check.name)[0], []).append(check)
+    return [Group(name, tuple(checks)) for name, checks in found.items()]

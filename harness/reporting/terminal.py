@@ -1,0 +1,59 @@
+"""What all reports on a terminal share: how wide they are, and that text from strangers is shown, never obeyed."""
+
+from __future__ import annotations
+
+import unicodedata
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+# Wide enough that a table written to a file or a pipe keeps one line a row.
+_WIDTH_WITHOUT_TERMINAL = 160
+
+# Control, format (such as a reversal of the writing direction), surrogate, line separator, paragraph separator.
+_UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+def stdout_console() -> Console:
+    """Return a console on stdout, wide where that is no terminal."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_WIDTH_WITHOUT_TERMINAL)
+
+
+def visible(text: str) -> str:
+    """Return one line in which whatever moves a cursor, or changes what a terminal does, stands as its escape."""
+    return "".join(
+        character.encode("unicode_escape").decode() if unicodedata.category(character) in _UNPRINTABLE else character
+        for character in text
+    )
+
+
+def plain(text: object, style: str = "") -> Text:
+    """Return text as it is, in one style: no markup is read in it, and no control character is left in it."""
+    return Text(visible(str(text)), style=style)
+
+
+def pairs(*rows: tuple[object, object]) -> Table:
+    """Return rows of a short text and a long one, which is wrapped beside it."""
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    for _ in range(2):
+        grid.add_column(overflow="fold")
+    for left, right in rows:
+        grid.add_row(*(cell if isinstance(cell, Text) else plain(cell) for cell in (left, right)))
+    return grid
+
+
+def shortened(text: str, longest: int) -> str:
+    """Return the beginning of a text that is too long to be read in a table; JSON has the whole."""
+    return text if len(text) <= longest else f"{text[: longest - 4].rstrip()} ..."
+
+
+def and_more(first: str, count: int) -> str:
+    """Return the first of `count` names, and how many more there are."""
+    return first if count == 1 else f"{first} and {count - 1} more"
+
+
+def section(title: str, style: str, *content: RenderableType) -> Group:
+    """Return content below a title and an empty line."""
+    return Group(plain(""), plain(title, style), *content)
