@@ -20,7 +20,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from pruning import CheckpointError, PrunePlan, prune_checkpoint
 from pruning.loader import load_pruned
 
-from .loading_modes import LOADING_MODES, LoadingMode
+from .loading_modes import LoadingMode
 from .quiet import quiet_libraries
 from .real_checkpoint import real_checkpoint_path
 from .references import identity_reference, reference_logits, zero_weight_reference
@@ -29,6 +29,14 @@ from .stored_bytes import differing_tensor
 from .tolerances import tolerance
 
 MAX_NEW_TOKENS = 16
+# One of each kind: `prunecheck check` goes through the whole table.
+LOADING_MODES = tuple(
+    LoadingMode(place, precision)
+    for place, precision in (
+        ("plain", "float32"), ("plain", "bfloat16"), ("auto", "float32"), ("disk-beside", "float32"),
+        ("plain", "8bit"), ("plain", "4bit"),
+    )
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -133,7 +141,7 @@ def _mode_row(
     with TemporaryDirectory(prefix="prunecheck-offload-") as folder:
         started = time.perf_counter()
         try:
-            model = load_pruned(pruned, **mode.arguments(_layers(base), Path(folder)))
+            model = load_pruned(pruned, **mode.arguments(_layers(base), plan, Path(folder)))
         except CheckpointError as error:
             return DemoRow(mode=mode.name, outcome="faulty", reason=str(error))
         seconds = time.perf_counter() - started
@@ -144,7 +152,7 @@ def _mode_row(
         gc.collect()
         expected_answer, expected = _reference_logits(mode, base, plan, input_ids, answer.tokens, Path(folder))
         differences = [(logits - expected).abs().max(), _cached_difference(answer, expected_answer)]
-        if mode.name == "plain":
+        if mode.name == "plain-float32":
             differences.append((logits - _zero_weight_logits(mode, base, plan, answer.tokens)).abs().max())
     difference = float(torch.stack(differences).max())  # NaN if any is
     allowed = tolerance(mode.precision, "reference").relative * float(expected.abs().max())
@@ -165,7 +173,7 @@ def _reference_logits(
     mode: LoadingMode, base: Path, plan: PrunePlan, input_ids: torch.Tensor, tokens: torch.Tensor, folder: Path
 ) -> tuple["_Answer", torch.Tensor]:
     """Return the equally loaded reference's own answer, and its uncached logits of the conversation `tokens`."""
-    arguments = mode.arguments(_layers(base), folder / "reference")
+    arguments = mode.arguments(_layers(base), plan, folder / "reference")
     model = identity_reference(base, plan.self_attn, plan.mlp, **arguments)
     result = _answer(model, input_ids), reference_logits(model, tokens)
     del model
@@ -174,7 +182,7 @@ def _reference_logits(
 
 
 def _zero_weight_logits(mode: LoadingMode, base: Path, plan: PrunePlan, tokens: torch.Tensor) -> torch.Tensor:
-    model = zero_weight_reference(base, plan.self_attn, plan.mlp, **mode.arguments(_layers(base), base))
+    model = zero_weight_reference(base, plan.self_attn, plan.mlp, **mode.arguments(_layers(base), plan, base))
     logits = reference_logits(model, tokens)
     del model
     gc.collect()

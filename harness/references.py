@@ -7,11 +7,15 @@ the judge and the judged have in common, the judge cannot see.
   a pruned sub-layer untouched. It follows any way of loading: device maps, disk offload, 8-bit, 4-bit.
 * `zero_weight_reference` leaves every line of the stock forward as it is and zeroes the last projection of what is
   pruned, so that a sub-layer adds zeros. Nothing is replaced, hence nothing can be replaced wrongly; for plain loads.
+
+`without_sublayers` and `with_zero_weights` do the same to a model that is there, for as long as a `with` lasts: one
+unpruned model in memory is then the reference of both kinds, and of every plan.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,11 +50,49 @@ def identity_reference(
         ValueError: A layer index that `base` does not have; a checkpoint whose weights do not fill the stock model
             exactly; one that does not load as a class of transformers itself; `trust_remote_code` among the keywords.
     """
-    model = _load_stock(base, from_pretrained_kwargs)
+    model = load_stock(base, **from_pretrained_kwargs)
     layers = _decoder_layers(model, self_attn, mlp)
     for index in sorted({*self_attn, *mlp}):
         _replace_forward(layers[index], keep_attention=index not in self_attn, keep_mlp=index not in mlp)
     return model
+
+
+@contextmanager
+def without_sublayers(model: PreTrainedModel, self_attn: Collection[int], mlp: Collection[int]) -> Iterator[None]:
+    """Make the stock `model` the identity reference of these sub-layers, within the `with`.
+
+    Raises ValueError for a layer index that the model does not have, and for layers that are not pre-norm.
+    """
+    layers = _decoder_layers(model, self_attn, mlp)
+    touched = [layers[index] for index in sorted({*self_attn, *mlp})]
+    before = [dict(layer.__dict__) for layer in touched]
+    try:
+        for index in sorted({*self_attn, *mlp}):
+            _replace_forward(layers[index], keep_attention=index not in self_attn, keep_mlp=index not in mlp)
+        yield
+    finally:
+        for layer, attributes in zip(touched, before, strict=True):
+            for name in ("forward", "_old_forward"):
+                layer.__dict__.pop(name, None)
+                if name in attributes:
+                    layer.__dict__[name] = attributes[name]
+
+
+@contextmanager
+def with_zero_weights(model: PreTrainedModel, self_attn: Collection[int], mlp: Collection[int]) -> Iterator[None]:
+    """Make the stock `model`, loaded plainly, the zero-weight reference of these sub-layers, within the `with`.
+
+    Raises ValueError as `zero_weight_reference` does.
+    """
+    parameters = _silenced_parameters(model, self_attn, mlp)
+    before = [parameter.data for parameter in parameters]
+    try:
+        for parameter in parameters:
+            parameter.data = torch.zeros_like(parameter.data)
+        yield
+    finally:
+        for parameter, data in zip(parameters, before, strict=True):
+            parameter.data = data
 
 
 def zero_weight_reference(
@@ -66,22 +108,28 @@ def zero_weight_reference(
         ValueError: As `identity_reference`; also when the load quantises or offloads, since those weights cannot be
             zeroed in place.
     """
-    model = _load_stock(base, from_pretrained_kwargs)
+    model = load_stock(base, **from_pretrained_kwargs)
+    with torch.no_grad():
+        for parameter in _silenced_parameters(model, self_attn, mlp):
+            parameter.zero_()
+    return model
+
+
+def _silenced_parameters(
+    model: PreTrainedModel, self_attn: Collection[int], mlp: Collection[int]
+) -> list[nn.Parameter]:
+    """Return the parameters that are zero where a sub-layer adds nothing."""
     if getattr(model.config, "quantization_config", None) is not None or any(
         parameter.is_meta for parameter in model.parameters()
     ):
         raise ValueError(
-            "zero_weight_reference exists for plain loads only, but this one quantises or offloads weights; "
-            f"use identity_reference instead, got from_pretrained_kwargs={from_pretrained_kwargs!r}"
+            "the zero-weight reference exists for plain loads only, but this one quantises or offloads weights; "
+            "use the identity reference instead"
         )
     layers = _decoder_layers(model, self_attn, mlp)
     silenced = [layers[index].get_submodule(f"{_ATTENTION}.{_ATTENTION_OUTPUT}") for index in self_attn]
     silenced += [layers[index].get_submodule(f"{_MLP}.{_MLP_OUTPUT}") for index in mlp]
-    with torch.no_grad():
-        for module in silenced:
-            for parameter in module.parameters():
-                parameter.zero_()
-    return model
+    return [parameter for module in silenced for parameter in module.parameters()]
 
 
 def reference_logits(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
@@ -99,8 +147,8 @@ def reference_logits(model: PreTrainedModel, input_ids: Tensor, attention_mask: 
     return logits.float()
 
 
-def _load_stock(base: Path, from_pretrained_kwargs: dict[str, Any]) -> PreTrainedModel:
-    """Load `base` by its stock class and refuse any load that is not exact."""
+def load_stock(base: Path, **from_pretrained_kwargs: Any) -> PreTrainedModel:
+    """Load `base` by its stock class, in evaluation mode; raises ValueError for any load that is not exact."""
     if "trust_remote_code" in from_pretrained_kwargs:
         raise ValueError("a reference never runs a checkpoint's own code, but got the keyword trust_remote_code")
     # Any: how precisely the loader is typed differs between the supported versions of transformers.

@@ -111,7 +111,7 @@ def test_planted_fault_on_the_real_checkpoint(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(demo, "load_pruned", skipping_one_more)
     report = demo.run_demo(demo.bundled_plan(), steps)
     assert report.verdict == "faulty"
-    assert [row.mode for row in report.rows if row.outcome == "faulty"] == ["plain"]
+    assert [row.mode for row in report.rows if row.outcome == "faulty"] == ["plain-float32"]
 
 
 @REAL

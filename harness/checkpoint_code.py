@@ -1,0 +1,104 @@
+"""The Python files that a checkpoint carries: whose they are, and whether they may run. None of them runs here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from types import CodeType, FunctionType
+from typing import Any
+
+
+@dataclass(frozen=True)
+class CheckpointCode:
+    """`auto_map` as config.json has it; `checksums` the sha256 of each Python file by its path.
+
+    `released` is the version of prunecheck whose files these are, byte for byte, None if they are of no release.
+    """
+
+    auto_map: Mapping[str, str]
+    checksums: Mapping[str, str]
+    released: str | None
+
+    @property
+    def is_own(self) -> bool:
+        """Whether loading the model would run code that is not transformers' own."""
+        return bool(self.auto_map)
+
+
+def read_code(root: Path, config: Mapping[str, Any]) -> CheckpointCode:
+    """Read what code a checkpoint directory carries, also in folders: `custom_generate/generate.py` runs, for one."""
+    auto_map = config.get("auto_map")
+    auto_map = {name: str(value) for name, value in auto_map.items()} if isinstance(auto_map, dict) else {}
+    checksums = {
+        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob("*.py"))
+        if path.is_file()
+    }
+    return CheckpointCode(auto_map=auto_map, checksums=checksums, released=_released(auto_map, checksums))
+
+
+def stale_code(model_class: type, root: Path) -> str | None:
+    """Return the name of a file of `root` that the class in memory, or what it imports, was not made from, else None.
+
+    Functions and methods are compared as compiled code; a class that is not of a checkpoint's code is passed by.
+    """
+    package = model_class.__module__.rpartition(".")[0]
+    if not package.startswith("transformers_modules"):
+        return None
+    for path in sorted(root.glob("*.py")):
+        module = sys.modules.get(f"{package}.{path.stem}")
+        if module is None:
+            continue
+        try:
+            stored = _functions_of(compile(path.read_bytes(), path.name, "exec", dont_inherit=True))
+        except (SyntaxError, ValueError):
+            return path.name
+        # What a decorator put in a function's place comes from another file.
+        loaded = {
+            function.__qualname__: function.__code__
+            for holder in (module, *(value for value in vars(module).values() if isinstance(value, type)))
+            for function in vars(holder).values()
+            if isinstance(function, FunctionType) and function.__code__.co_filename == module.__file__
+        }
+        for name, code in loaded.items():
+            if name in stored and _content(code) != _content(stored[name]):
+                return path.name
+    return None
+
+
+def _content(code: CodeType) -> tuple[object, ...]:
+    return code.co_code, code.co_names, tuple(repr(each) for each in code.co_consts if not isinstance(each, CodeType))
+
+
+def _functions_of(code: CodeType) -> dict[str, CodeType]:
+    """Return the functions that compiled code defines, nested ones too, by qualified name."""
+    found = {}
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            found[constant.co_qualname] = constant
+            found |= _functions_of(constant)
+    return found
+
+
+@cache
+def released_code() -> Mapping[str, Mapping[str, str]]:
+    """Return version -> file name -> sha256 of the modeling files of every release of prunecheck."""
+    text = resources.files("harness").joinpath("data", "released_code.json").read_text(encoding="utf-8")
+    content: dict[str, dict[str, str]] = json.loads(text)
+    return content
+
+
+def _released(auto_map: Mapping[str, str], checksums: Mapping[str, str]) -> str | None:
+    """Return the release whose files are exactly these, as long as `auto_map` leads to no other file."""
+    for version, files in released_code().items():
+        modules = {f"{reference.rpartition('.')[0]}.py" for reference in auto_map.values()}
+        # Other files beside them are never imported: `auto_map` leads to these, and they import one another alone.
+        if auto_map and modules <= files.keys() and files.items() <= checksums.items():
+            return version
+    return None

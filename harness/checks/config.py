@@ -1,0 +1,197 @@
+"""The config: it computes what the base's does, fits the tensors, and says the plan that was meant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from harness.reporting.report import FoundFault
+from harness.stock import stock_config, stock_config_object
+from harness.subject import Subject, absent_plan
+from pruning import PrunePlan
+from pruning.state_dict import sublayer_of
+
+from .check import FaultFound, NotChecked, Numbers, fault, listed
+
+# Everything in a Qwen3 config that changes what is computed (transformers 5.23.0, models/qwen3/).
+_COMPUTED: Final = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "head_dim", "hidden_act", "rms_norm_eps", "attention_bias", "layer_types", "sliding_window",
+    "rope_theta", "rope_parameters", "rope_scaling", "partial_rotary_factor", "attention_dropout",
+    "tie_word_embeddings",
+)  # fmt: skip
+_DTYPE_NAMES: Final = ("dtype", "torch_dtype")  # of transformers 5.x, and before 4.56
+_STORED_DTYPE: Final = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "F64": "float64"}
+
+
+def config(subject: Subject) -> Numbers:
+    """The config computes what the base's does, is consistent in itself, and fits the stored tensors."""
+    own = subject.stored.config
+    if own is None:
+        raise NotChecked("there is no config.json")
+    if not own:
+        raise NotChecked("config.json cannot be read, as the check of the files says")
+    faults = [*_layer_faults(subject, own), *_rope_conflict(own)]
+    if not faults:
+        faults = _differences(subject, own)
+    faults += _dtype_faults(subject, own) + _quantisation_faults(subject, own)
+    if faults:
+        raise FaultFound(*faults)
+    return None
+
+
+def plan(subject: Subject) -> Numbers:
+    """The plan in config.json, the manifest's, the given one and the absent keys are all the same."""
+    if subject.config_error is not None:
+        raise FaultFound(_plan_fault("plan-unreadable", f"config.json: {subject.config_error}", subject))
+    absent = absent_plan(subject.stored, subject.base)
+    declared, faults = subject.declared_plan, []
+    # Where single tensors are lost or left over, or everything is, the check of the keys says it better.
+    if subject.stored.tensors and _is_another_plan(subject.plan, absent) and declared in (None, absent):
+        cause = f"{subject.plan_source} says {subject.plan}, but the stored keys amount to {absent}"
+        faults.append(_plan_fault("plan-not-carried-out", cause, subject))
+    if declared is not None and declared != subject.plan:
+        cause = f"config.json says {declared}, but {subject.plan_source} says {subject.plan}"
+        faults.append(_plan_fault("plan-differs", cause, subject, f"the stored keys amount to: {absent}"))
+    if faults:
+        raise FaultFound(*faults)
+    return {"self_attn": len(subject.plan.self_attn), "mlp": len(subject.plan.mlp)}
+
+
+def _is_another_plan(meant: PrunePlan, absent: PrunePlan) -> bool:
+    return not (meant - absent).is_empty and not (absent - meant).is_empty
+
+
+def _plan_fault(name: str, cause: str, subject: Subject, *evidence: str) -> FoundFault:
+    return fault(
+        "plan", name, cause, *evidence,
+        remedy="Write the plan that was carried out into per_layer_config of config.json, or prune the base again.",
+    )  # fmt: skip
+
+
+def _layer_faults(subject: Subject, own: Mapping[str, Any]) -> list[FoundFault]:
+    count, types = own.get("num_hidden_layers"), own.get("layer_types")
+    faults = []
+    stored_layers = {sublayer[1] for key in subject.stored.tensors if (sublayer := sublayer_of(key)) is not None}
+    expected = None
+    if subject.base is not None and subject.base.config is not None:
+        expected = subject.base.config.get("num_hidden_layers")
+    elif subject.manifest is not None:
+        names = [*subject.manifest["kept"], *(subject.manifest.get("pruned") or {})]
+        layers = {sublayer[1] for key in names if (sublayer := sublayer_of(key)) is not None}
+        expected = max(layers) + 1 if layers else None
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        faults.append(_layer_count(f"num_hidden_layers is {count!r}", "it should be a positive number", expected))
+    elif expected is not None and count != expected:
+        faults.append(_layer_count(f"num_hidden_layers is {count}", f"the unpruned model has {expected}", expected))
+    elif stored_layers and max(stored_layers) >= count:
+        seen = max(stored_layers)
+        faults.append(_layer_count(f"num_hidden_layers is {count}", f"layer {seen} has stored tensors", seen + 1))
+    if isinstance(types, list) and isinstance(count, int) and len(types) != count and not faults:
+        faults.append(
+            fault(
+                "config", "stale-layer-types",
+                f"layer_types has {len(types)} entries, but num_hidden_layers is {count}",
+                remedy="Give layer_types one entry a layer, as the base has it.",
+            )
+        )  # fmt: skip
+    return faults
+
+
+def _layer_count(cause: str, evidence: str, expected: int | None) -> FoundFault:
+    return fault(
+        "config", "wrong-layer-count", f"{cause}, but {evidence}",
+        "layers beyond the count are left out in silence",
+        remedy=f"Set num_hidden_layers to {expected}: pruning leaves the number of layers as it is.",
+    )  # fmt: skip
+
+
+def _rope_conflict(own: Mapping[str, Any]) -> list[FoundFault]:
+    parameters = own.get("rope_parameters")
+    if not isinstance(parameters, Mapping) or "rope_theta" not in own or "rope_theta" not in parameters:
+        return []
+    if own["rope_theta"] == parameters["rope_theta"]:
+        return []
+    return [
+        fault(
+            "config", "rope-forms-in-conflict",
+            f"rope_theta is {own['rope_theta']}, but rope_parameters has {parameters['rope_theta']}",
+            "which of the two counts depends on the version of transformers",
+            remedy="Keep one form, with the base's value.",
+        )
+    ]  # fmt: skip
+
+
+def _differences(subject: Subject, own: Mapping[str, Any]) -> list[FoundFault]:
+    """Return a fault for what is computed otherwise than by the base's config: compared as transformers reads both."""
+    if subject.base is None:
+        return []
+    try:
+        ours = stock_config_object({**_computing_part(own), "layer_types": own.get("layer_types")}).to_dict()
+    except ValueError as error:
+        return [fault("config", "config-refused", str(error), remedy="Restore config.json from the base.")]
+    theirs = stock_config_object(subject.config).to_dict()
+    names = [name for name in _COMPUTED if _plain(ours.get(name)) != _plain(theirs.get(name))]
+    faults = []
+    if "tie_word_embeddings" in names:
+        names.remove("tie_word_embeddings")
+        faults.append(_difference("tied-head", ["tie_word_embeddings"], ours, theirs))
+    if names:
+        faults.append(_difference("config", names, ours, theirs))
+    return faults
+
+
+def _computing_part(own: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in own.items() if name in _COMPUTED or name in stock_config(own)}
+
+
+def _plain(value: Any) -> Any:
+    """Return a config value without what versions write differently: a default that is left out."""
+    if isinstance(value, Mapping):
+        return {name: item for name, item in value.items() if item is not None}
+    return value
+
+
+def _difference(family: str, names: list[str], ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> FoundFault:
+    return fault(
+        family, f"{names[0].replace('_', '-')}-differs",
+        f"config.json computes something else than the base's: {', '.join(names)}",
+        *(f"{name}={ours.get(name)!r}, but should be {theirs.get(name)!r}" for name in names),
+        remedy=f"Set {listed(names)} in config.json as the base has it.",
+    )  # fmt: skip
+
+
+def _dtype_faults(subject: Subject, own: Mapping[str, Any]) -> list[FoundFault]:
+    if subject.base is None or subject.base.config is None:
+        return []
+    got = next((own[name] for name in _DTYPE_NAMES if own.get(name) is not None), None)
+    should = next((subject.base.config[name] for name in _DTYPE_NAMES if subject.base.config.get(name)), None)
+    if got == should or should is None:
+        return []
+    stored = sorted({_STORED_DTYPE.get(tensor.dtype, tensor.dtype) for tensor in subject.stored.tensors.values()})
+    if got is not None and stored == [got]:
+        return []  # converted as a whole, which the check of the bytes says
+    return [
+        fault(
+            "precision", "dtype-lost" if got is None else "dtype-differs",
+            f"dtype in config.json is {got!r}, but the base's is {should!r}",
+            f"the tensors are stored in {', '.join(stored)}",
+            remedy=f"Set dtype to {should!r}: else the model is loaded in another precision, with other memory.",
+        )
+    ]  # fmt: skip
+
+
+def _quantisation_faults(subject: Subject, own: Mapping[str, Any]) -> list[FoundFault]:
+    quantised = own.get("quantization_config")
+    base_quantised = subject.base is not None and (subject.base.config or {}).get("quantization_config")
+    if quantised is None or base_quantised:
+        return []
+    return [
+        fault(
+            "quantisation", "prequantised-then-pruned",
+            "the checkpoint is stored quantised (quantization_config in config.json), and the base is not",
+            f"quant_method={quantised.get('quant_method') if isinstance(quantised, Mapping) else quantised!r}",
+            "a quantiser looks for the weights of pruned modules as well",
+            remedy="Prune the unquantised base, and quantise when the pruned checkpoint is loaded.",
+        )
+    ]  # fmt: skip

@@ -1,0 +1,236 @@
+"""From what a check saw go wrong to a fault: measure what could bring it about, and say what was measured.
+
+Each function returns one fault. Where nothing that was measured explains what was seen, the family is `unexplained`
+or, where code of the checkpoint's own is all that is left, `code`; the first layer that diverges is named.
+"""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import replace
+
+from torch import nn
+
+from harness.batches import random_ids
+from harness.forward import NEW_CACHE, TokenBatch, cached_logits, decoder_layers, uncached_logits, unpadded
+from harness.measurements import (
+    adapter_names,
+    adds_its_norm,
+    buffer_differences,
+    first_diverging_layer,
+    meta_attributes,
+    offloaded_differences,
+    pruned_that_run,
+    resident_differences,
+    tied_keys_declared_otherwise,
+)
+from harness.reporting.report import FoundFault
+from harness.session import Session
+from harness.tolerances import tolerance
+
+from .causes import another_class, buffers_wrong, float16, is_stock, resident_wrong, stock_class
+from .check import NotChecked, fault, listed
+
+FIRST_LAYER = "the first layer whose output leaves the reference is"
+_FROM_THE_CODE = "Correct the modeling code, or use the modeling files that prunecheck writes."
+
+
+def logits_differ(session: Session, batch: TokenBatch, seen: str) -> FoundFault:
+    """Explain why uncached logits are not the reference's; `seen` is the comparison's own words."""
+    for explain in (
+        _by_class,
+        _by_adapter,
+        _by_precision,
+        _by_resident,
+        _by_buffers,
+        _by_padding,
+        _by_calls,
+        _by_residual,
+    ):
+        try:
+            found = explain(session, batch, seen)
+        except NotChecked:
+            continue
+        if found is not None:
+            return replace(found, evidence=(*_where(session, batch), *found.evidence))
+    return _by_elimination(session, batch, seen)
+
+
+def _where(session: Session, batch: TokenBatch) -> list[str]:
+    """Say which layer leaves the reference first, if the layers can be compared."""
+    try:
+        diverging = first_diverging_layer(session, batch)
+    except NotChecked:
+        return []
+    if diverging is None:
+        return ["every decoder layer agrees with the reference: what follows them does not"]
+    return [f"{FIRST_LAYER} {diverging[0]}, by {diverging[1]:.3g} of its largest value"]
+
+
+def _by_class(session: Session, batch: TokenBatch, seen: str) -> FoundFault | None:
+    if is_stock(session.model) and not session.subject.plan.is_empty:
+        return stock_class(session, seen)
+    return another_class(session, seen)
+
+
+def _by_precision(session: Session, batch: TokenBatch, seen: str) -> FoundFault | None:
+    return float16(session, seen)
+
+
+def _by_padding(session: Session, batch: TokenBatch, seen: str) -> FoundFault | None:
+    """Explain a difference in a padded batch that its rows, each alone and unpadded, do not have."""
+    if not batch.is_padded:
+        return None
+    for row, mask in zip(batch.ids, batch.mask, strict=True):
+        alone = unpadded(row[mask.bool()][None])
+        if first_diverging_layer(session, alone) is not None:
+            return None
+    return fault(
+        "padding", "padding-read-as-text",
+        "padded rows are wrong, though each of them is right alone: padding is read as text, or positions are shifted",
+        seen, remedy="Pass attention_mask, and pad on the left: tokenizer.padding_side = 'left'.",
+    )  # fmt: skip
+
+
+def _by_adapter(session: Session, batch: TokenBatch, seen: str) -> FoundFault | None:
+    names = adapter_names(session.model)
+    if not names:
+        return None
+    return fault(
+        "adapter", "adapter-attached", f"an adapter of {len(names)} parameters changes the logits", listed(names), seen,
+        remedy="Judge the model without its adapter; attach none to a pruned module.",
+    )  # fmt: skip
+
+
+def _by_resident(session: Session, batch: TokenBatch, seen: str) -> FoundFault | None:
+    wrong, compared = resident_differences(session)
+    if not wrong and session.mode.is_offloaded:
+        wrong, compared = offloaded_differences(session)
+    return resident_wrong(session, wrong, compared, seen) if wrong else None
+
+
+def _by_buffers(session: Session, batch: TokenBatch, seen: str) -> FoundFault | None:
+    wrong, _ = buffer_differences(session)
+    return buffers_wrong(wrong, seen) if wrong else None
+
+
+def _by_calls(session: Session, batch: TokenBatch, seen: str) -> FoundFault | None:
+    running = pruned_that_run(session, batch)
+    layers = decoder_layers(session.model)
+    if not running or any(isinstance(layers[index].get_submodule(name), nn.Identity) for index, name in running):
+        return None
+    names = {f"layers.{layer_idx}.{name}" for layer_idx, name in running}
+    config = session.subject.stored.config or {}
+    return fault(
+        "plan", "pruned-sub-layers-run",
+        f"{len(running)} pruned sub-layer(s) run in {type(session.model).__name__}: {listed(names)}",
+        f"keys of config.json: {listed(set(config))}", seen,
+        remedy="Have the class read the plan from config.json when it is built, and skip these sub-layers.",
+    )  # fmt: skip
+
+
+def _by_residual(session: Session, batch: TokenBatch, seen: str) -> FoundFault | None:
+    diverging = first_diverging_layer(session, batch)
+    if diverging is None:
+        return None
+    layer_idx = diverging[0]
+    name = adds_its_norm(session, batch, layer_idx)
+    if name is None:
+        return None
+    return fault(
+        "residual", "pruned-norm-still-added",
+        f"layer {layer_idx} adds norm(x) to x where its {name} is pruned, in place of passing x on",
+        seen, remedy="Skip norm, module and residual add together.",
+    )  # fmt: skip
+
+
+def _by_elimination(session: Session, batch: TokenBatch, seen: str) -> FoundFault:
+    evidence = [
+        "class, resident parameters, buffers and the sub-layers that run are right, as far as they were seen",
+        *_where(session, batch),
+    ]
+    own_code = session.subject.code.is_own and session.subject.code.released is None
+    family, what = (
+        ("code", "the modeling code computes something else") if own_code else ("unexplained", "the logits differ")
+    )
+    return fault(family, "logits-differ", f"{what}: {seen}", *evidence, remedy=_FROM_THE_CODE)
+
+
+def cache_differs(session: Session, kind: str, use: str, seen: str, uncached_is_right: bool) -> FoundFault:
+    """Explain why logits through a cache are wrong."""
+    batch = unpadded(random_ids(session.subject.config, 2, 14, seed=2))
+    if not uncached_is_right and not _disagrees_with_itself(session, kind, batch):
+        return logits_differ(session, batch, seen)
+    plan = session.subject.plan
+    lost = "layer 0's attention is pruned, whose slot a cache asks for its length" if 0 in plan.self_attn else ""
+    return fault(
+        "cache", f"{kind}-cache-{use}",
+        f"logits through a {kind} cache ({use}) are not those of the same model without a cache"
+        + (", which are right" if uncached_is_right else ""),
+        seen, *([lost] if lost else []),
+        remedy="Have every attention, a pruned one too, record its tokens in the cache slot of its own layer_idx.",
+    )  # fmt: skip
+
+
+def _disagrees_with_itself(session: Session, kind: str, batch: TokenBatch) -> bool:
+    """Whether single steps through a cache give other logits than one pass without, whatever those should be."""
+    if kind not in NEW_CACHE:
+        return False
+    width = batch.ids.shape[1]
+    uncached = uncached_logits(session.model, batch)
+    cached, _ = cached_logits(session.model, batch, NEW_CACHE[kind](session.model, width), (width - 5, 1, 1, 1, 1, 1))
+    if not uncached.isfinite().all():
+        return False
+    allowed = tolerance(session.mode.precision, "static_cache" if kind == "static" else "cached").relative
+    return not float((cached - uncached).abs().max()) <= allowed * float(uncached.abs().max())
+
+
+def raised(session: Session, error: Exception, *, cached: bool) -> FoundFault:
+    """Explain an error that the candidate's forward pass raised."""
+    text = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0][:300]}"
+    where = traceback.extract_tb(error.__traceback__)
+    evidence = [text] + ([f"raised in {where[-1].name}, {where[-1].filename.rpartition('/')[2]}"] if where else [])
+    identities = [
+        f"layers.{layer_idx}.{name}"
+        for layer_idx, layer in enumerate(decoder_layers(session.model))
+        for name, part in layer.named_children()
+        if isinstance(part, nn.Identity)
+    ]
+    if meta := meta_attributes(session):
+        return fault(
+            "gate", "tensor-attribute-without-values",
+            f"{listed(meta)} holds no values: a tensor made while the model was built on the meta device", *evidence,
+            remedy="Register it as a buffer that is stored, or compute it in the forward pass.",
+        )  # fmt: skip
+    if identities and isinstance(error, TypeError):
+        return fault(
+            "residual", "identity-in-place-of-module",
+            f"{listed(identities)} is an Identity, which cannot be called as the module it replaced", *evidence,
+            remedy="Skip the sub-layer in the layer's forward; leave the module in its place.",
+        )  # fmt: skip
+    if is_stock(session.model) and not session.subject.plan.is_empty:
+        return stock_class(session, *evidence)
+    if cached:
+        return fault(
+            "cache", "cache-raises", f"a forward pass with a KV cache raises {text}", *evidence[1:],
+            remedy="Keep each layer's own layer_idx, and a slot of the cache for every layer.",
+        )  # fmt: skip
+    return fault("code", "forward-raises", f"a forward pass raises {text}", *evidence[1:], remedy=_FROM_THE_CODE)
+
+
+def load_failed(session: Session, error: Exception) -> FoundFault:
+    """Explain an error that the load raised."""
+    text = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0][:300]}"
+    if (declared := tied_keys_declared_otherwise(session)) is not None:
+        return fault(
+            "tied-head", "tied-keys-declaration", f"the class declares _tied_weights_keys as {declared}", text,
+            remedy="Declare _tied_weights_keys as the stock class of this version of transformers does.",
+        )  # fmt: skip
+    if session.mode.is_quantised:
+        family = "quantisation"
+    else:
+        family = "code" if session.subject.code.is_own and session.subject.code.released is None else "unexplained"
+    return fault(
+        family, "load-raises", f"the checkpoint does not load as {session.mode.name}: {text}",
+        remedy="Read the error: it is transformers' or the modeling code's own.",
+    )  # fmt: skip

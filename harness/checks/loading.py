@@ -1,0 +1,177 @@
+"""The load: its report is the one predicted, weights are where and what was asked for, resident equals stored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from harness.measurements import adapter_names, buffer_differences, resident_differences, unwrapped
+from harness.session import Session, missing_but_kept
+from harness.stored import canonical_key
+from harness.subject import is_under
+
+from .candidate import reference_fails
+from .causes import another_class, buffers_wrong, is_stock, resident_wrong, stock_class
+from .check import FaultFound, NotChecked, Numbers, fault, listed
+from .explain import load_failed
+
+
+def load(session: Session) -> Numbers:
+    """The model loads, by a class that can skip, with no key missing, left over or of another shape but the pruned."""
+    try:
+        model = session.model
+    except NotChecked:
+        if session.load_error is not None:
+            if session.mode.name != "plain-float32" and (reason := reference_fails(session)):
+                raise NotChecked(f"the reference fails alike: {reason}") from None
+            raise FaultFound(load_failed(session, session.load_error)) from session.load_error
+        raise
+    subject = session.subject
+    report = session.loading_report or {}
+    if is_stock(unwrapped(model)) and not subject.plan.is_empty:
+        raise FaultFound(stock_class(session))
+    if (another := another_class(session)) is not None and session.is_given:
+        raise FaultFound(another)
+    missing = missing_but_kept(subject, report.get("missing_keys", []))
+    faults = []
+    if missing:
+        known = set(subject.unpruned_keys) | {"lm_head.weight"}
+        foreign = [key for key in missing if canonical_key(key) not in known]
+        heads = [key for key in missing if key.endswith("lm_head.weight")]
+        family = "gate" if len(foreign) == len(missing) else "tied-head" if len(heads) == len(missing) else "keys"
+        faults.append(_report_fault(family, "missing", missing, "they are initialised at random"))
+    for kind in ("unexpected", "mismatched"):
+        keys = report.get(f"{kind}_keys", [])
+        if keys:
+            faults.append(_report_fault("keys", kind, keys, f"the loading report calls them {kind}"))
+    if faults:
+        raise FaultFound(*faults)
+    random = [key for key in report.get("missing_keys", []) if is_under(canonical_key(key), subject.plan)]
+    if random:
+        subject.findings.append(
+            f"{session.mode.name}: {len(random)} tensors of pruned sub-layers are built and filled at random; "
+            "they cost memory and never run"
+        )
+    return {"missing": len(random)}
+
+
+def placement(session: Session) -> Numbers:
+    """Weights lie on the devices, and have the dtype, that were asked for."""
+    model: Any = unwrapped(session.model)
+    wanted = session.arguments("candidate")["dtype"]
+    other = {
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.is_floating_point() and parameter.dtype != wanted and not session.mode.is_quantised
+    }
+    if other and not session.is_given:
+        raise FaultFound(
+            fault(
+                "precision", "another-dtype", f"{len(other)} parameter(s) are not {wanted}: {listed(other)}",
+                remedy="Have the class take the dtype that it is loaded with.",
+            )
+        )  # fmt: skip
+    nowhere = {name for name, parameter in model.named_parameters() if parameter.is_meta}
+    offloaded = "disk" in set(getattr(model, "hf_device_map", {}).values())
+    if adapters := nowhere.intersection(adapter_names(model)):
+        raise FaultFound(
+            fault(
+                "adapter", "adapter-without-values",
+                f"{len(adapters)} parameter(s) of an adapter hold no values: {listed(adapters)}",
+                "they adapt modules that are pruned, which never run",
+                remedy="Leave pruned modules out: LoraConfig(exclude_modules=model.pruned_linear_names()).",
+            )
+        )  # fmt: skip
+    if nowhere and not offloaded:
+        raise FaultFound(
+            fault(
+                "offload", "weights-nowhere", f"{len(nowhere)} parameter(s) hold no values: {listed(nowhere)}",
+                "they lie on the meta device, though nothing is offloaded",
+                remedy="Register no parameter that is not stored.",
+            )
+        )  # fmt: skip
+    if session.mode.is_offloaded and not offloaded and not session.is_given:
+        raise NotChecked("nothing was offloaded: what would lie on the disk is pruned")
+    return {"offloaded": len(nowhere)}
+
+
+def quantised_modules(session: Session) -> Numbers:
+    """The kept linear modules that are quantised are those of the equally quantised reference."""
+    if not session.mode.is_quantised:
+        raise NotChecked("nothing is quantised in this mode")
+    ours = {name: type(module).__name__ for name, module in _linears(unwrapped(session.model))}
+    theirs = {name: type(module).__name__ for name, module in _linears(session.reference)}
+    kept = {name for name in theirs if not is_under(f"{canonical_key(name)}.weight", session.subject.plan)}
+    left = {name for name in kept & ours.keys() if ours[name] != theirs[name]}
+    if left:
+        name = min(left)
+        raise FaultFound(
+            fault(
+                "quantisation", "not-quantised",
+                f"{len(left)} linear module(s) are not quantised as the reference's: {listed(left)}",
+                f"{name} is {ours[name]}, but should be {theirs[name]}",
+                remedy="Leave out llm_int8_skip_modules for kept modules, and quantise the whole model in one load.",
+            )
+        )  # fmt: skip
+    _look_for_floats(session, ours, kept)
+    floats = sorted(name for name in kept if theirs[name] == "Linear")
+    return {"quantised": len(kept) - len(floats), "not_quantised": len(floats)}
+
+
+def _look_for_floats(session: Session, ours: dict[str, str], kept: set[str]) -> None:
+    """Say that pruned modules hold weights in floating point, which a quantised load was meant to save."""
+    modules = dict(_linears(unwrapped(session.model)))
+    held = {
+        name: sum(
+            parameter.numel() * parameter.element_size()
+            for parameter in modules[name].parameters()
+            if parameter.is_floating_point() and not parameter.is_meta
+        )
+        for name in ours.keys() - kept
+        if is_under(f"{canonical_key(name)}.weight", session.subject.plan)
+    }
+    held = {name: size for name, size in held.items() if size}
+    if not held:
+        return
+    cause = f"{len(held)} pruned linear module(s) hold {sum(held.values())} bytes of floating-point weights"
+    if session.is_given:
+        raise FaultFound(
+            fault(
+                "quantisation", "float-left", f"{cause} in a quantised model", listed(set(held)),
+                remedy="Load with a class whose pruned modules hold no parameters, such as prunecheck's.",
+            )
+        )  # fmt: skip
+    session.subject.findings.append(f"{session.mode.name}: {cause}, which never run")
+
+
+def _linears(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    return [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+
+
+def resident_values(session: Session) -> Numbers:
+    """Every resident parameter holds the stored tensor's values, in the dtype that was asked for."""
+    wrong, compared = resident_differences(session)
+    if wrong:
+        raise FaultFound(resident_wrong(session, wrong, compared))
+    if not compared:
+        raise NotChecked("no parameter of this mode can be compared: all are quantised or offloaded")
+    return {"compared": compared}
+
+
+def buffers(session: Session) -> Numbers:
+    """Buffers that are not stored hold what a fresh computation gives."""
+    wrong, compared = buffer_differences(session)
+    if wrong:
+        raise FaultFound(buffers_wrong(wrong))
+    if not compared:
+        raise NotChecked("the model has none of the buffers that the stock model computes")
+    return {"compared": compared}
+
+
+def _report_fault(family: str, kind: str, keys: list[str], evidence: str) -> Any:
+    return fault(
+        family, f"{kind}-keys", f"{len(keys)} key(s) of the load are {kind}, though the plan does not prune them: "
+        f"{listed(keys)}", evidence,
+        remedy="Store exactly the kept tensors, under the names and in the shapes of the class that is loaded.",
+    )  # fmt: skip

@@ -1,0 +1,76 @@
+"""The logits: those of both references, on every kind of token batch."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from harness.batches import BATCHES
+from harness.forward import TokenBatch, decoder_layers, uncached_logits
+from harness.session import Session
+from harness.tolerances import assert_logits_close, tolerance
+
+from .candidate import candidate_logits
+from .check import FaultFound, NotChecked, Numbers
+from .explain import logits_differ
+
+# Its absence does not keep a wrong forward pass from being found: the stock modules run on the kept tensors.
+_WITHOUT_BASE = "without --base there are no logits of the unpruned model's weights to compare with"
+
+
+def identity(session: Session, kind: str) -> Numbers:
+    """On this kind of batch the logits are those of the base without the pruned sub-layers, equally loaded."""
+    batch = BATCHES[kind](session)
+    got = candidate_logits(session, batch)
+    with session.pruned_reference() as reference:
+        expected = uncached_logits(reference, batch)
+    numbers = compare(session, got, expected, batch, f"uncached, {kind} tokens, identity reference")
+    if not session.has_base:
+        raise NotChecked(_WITHOUT_BASE)
+    return numbers
+
+
+def zero_weights(session: Session) -> Numbers:
+    """The logits are those of the base whose pruned sub-layers add zeros, equally loaded."""
+    if not session.has_base:
+        raise NotChecked(_WITHOUT_BASE)
+    batch = BATCHES["random"](session)
+    got = candidate_logits(session, batch)
+    with session.zero_weight_reference() as reference:
+        expected = uncached_logits(reference, batch)
+    return compare(session, got, expected, batch, "uncached, random tokens, zero-weight reference")
+
+
+def compare(session: Session, got: Tensor, expected: Tensor, batch: TokenBatch, how: str) -> Numbers:
+    """Raise FaultFound unless the logits agree within the table; else return how far they are apart."""
+    operation = operation_of(session)
+    allowed = tolerance(session.mode.precision, operation).relative
+    numbers = {**_numbers(got, expected, batch), "allowed": allowed}
+    context = f"{how}, plan {session.subject.plan}, {session.mode.name}, device {session.model.device}"
+    try:
+        assert_logits_close(
+            got, expected, dtype=session.mode.precision, operation=operation, context=context, mask=batch.mask
+        )
+    except AssertionError as error:
+        raise FaultFound(logits_differ(session, batch, str(error)), numbers=numbers) from None
+    return numbers
+
+
+def operation_of(session: Session) -> str:
+    """Return the row of the table that holds: attention code that is not transformers' own sums in another order."""
+    attentions = (
+        part for layer in decoder_layers(session.model) for name, part in layer.named_children() if name == "self_attn"
+    )
+    stock = all(
+        type(attention).__module__.startswith("transformers.models.")
+        for attention in attentions
+        if next(attention.parameters(), None) is not None
+    )
+    return "reference" if stock else "attention_implementation"
+
+
+def _numbers(got: Tensor, expected: Tensor, batch: TokenBatch) -> dict[str, float]:
+    if got.shape != expected.shape:
+        return {}
+    compared = batch.mask.bool()
+    difference = (got - expected)[compared].abs().max()
+    return {"difference": float(difference), "relative": float(difference / expected[compared].abs().max())}

@@ -1,0 +1,203 @@
+"""What runs: which parts a forward pass calls, whether pruned modules matter, whether two loads agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from harness.batches import BATCHES
+from harness.forward import PARTS, TokenBatch, cached_logits, calls, decoder_layers, uncached_logits
+from harness.measurements import NORM_OF, pruned_parts
+from harness.session import Session
+from harness.tolerances import assert_logits_close
+
+from .candidate import candidate_logits, candidate_runs
+from .check import FaultFound, NotChecked, Numbers, fault, listed
+
+
+def called_parts(session: Session) -> Numbers:
+    """A forward pass calls every kept sub-layer with its norm, and no pruned one."""
+    expected_layers = int(session.subject.config["num_hidden_layers"])
+    layers = decoder_layers(session.model)
+    if len(layers) != expected_layers:
+        if not layers:
+            raise NotChecked("the model has no decoder layers of a known name to look at")
+        raise FaultFound(_layers_missing(len(layers), expected_layers))
+    named = {(index, name) for index, layer in enumerate(layers) for name, _ in layer.named_children() if name in PARTS}
+    batch = BATCHES["random"](session)
+    with calls(session.model) as called:
+        candidate_logits(session, batch)
+    pruned = pruned_parts(session)
+    running = {part for part in called & pruned if part[1] in NORM_OF}
+    norms = called & pruned - running
+    if running and _without_effect(session, running, batch):
+        session.subject.findings.append(
+            f"{len(running)} pruned sub-layer(s) run, and what they give is thrown away: {_names(running)}"
+        )
+        norms -= {(layer_idx, NORM_OF[name]) for layer_idx, name in running}
+        running = set()
+    wrong = running | {norm for norm in norms if _matters(session, norm)}
+    kept = {(index, name) for index in range(len(layers)) for name in PARTS} - pruned
+    idle = kept & named - called
+    if wrong or idle:
+        raise FaultFound(*_call_faults(session, wrong, idle))
+    if norms:
+        session.subject.findings.append(
+            f"{len(norms)} norm(s) of pruned sub-layers run, without effect: {_names(norms)}"
+        )
+    return {"called": len(called), "pruned": len(pruned)}
+
+
+def poison(session: Session) -> Numbers:
+    """With NaN in everything that belongs to a pruned sub-layer, no logit changes."""
+    pruned = pruned_parts(session)
+    if not pruned:
+        raise NotChecked("nothing is pruned")
+    if session.mode.is_offloaded or session.mode.is_quantised:
+        raise NotChecked("weights that are offloaded or quantised cannot be poisoned in place")
+    batch = BATCHES["several"](session)
+    before = [candidate_logits(session, batch), _stepwise(session, batch)]
+    with _poisoned(session.model, pruned) as count:
+        after = [uncached_logits(session.model, batch), _stepwise(session, batch)]
+    if count == 0:
+        return {"poisoned": 0}  # hollow modules hold nothing: there is no memory that could matter
+    for expected, got in zip(before, after, strict=True):
+        try:
+            assert_logits_close(got, expected, dtype=session.mode.precision, operation="reference", context="poisoned")
+        except AssertionError as error:
+            raise FaultFound(
+                fault(
+                    "gate", "pruned-modules-matter",
+                    "values of pruned modules reach the logits: with NaN in them the output changes",
+                    str(error), f"{count} tensors were poisoned, of {_names(pruned)}",
+                    remedy="Leave a pruned sub-layer out of the forward pass: a product with zero is no skip.",
+                )
+            ) from None  # fmt: skip
+    return {"poisoned": count}
+
+
+def two_loads(session: Session) -> Numbers:
+    """A second load gives the same logits, bit for bit."""
+    batch = BATCHES["random"](session)
+    first = candidate_logits(session, batch)
+    model = session.load_again()
+    with candidate_runs(session):
+        second = uncached_logits(model, batch)
+    try:
+        assert_logits_close(
+            second, first, dtype=session.mode.precision, operation="reference", context="the second load of two"
+        )
+    except AssertionError as error:
+        raise FaultFound(
+            fault(
+                "keys", "loads-disagree", "two loads of the checkpoint compute different logits", str(error),
+                "something that runs is not filled from the files",
+                remedy="Look for keys that the loading report calls missing, and for memory that is never initialised.",
+            )
+        ) from None  # fmt: skip
+    return {"difference": float((first - second).abs().max())}
+
+
+def _stepwise(session: Session, batch: TokenBatch) -> Tensor:
+    width = batch.ids.shape[1]
+    with candidate_runs(session):
+        return cached_logits(session.model, batch, None, (width - 2, 1, 1))[0]
+
+
+def _without_effect(session: Session, sublayers: set[tuple[int, str]], batch: TokenBatch) -> bool:
+    """Whether what these sub-layers compute does not reach the logits, as long as it is finite.
+
+    Their weights are set to one value, and to another: memory that no file fills may hold anything, NaN too.
+    """
+    if session.mode.is_offloaded or session.mode.is_quantised:
+        return False
+    outputs = []
+    for value in (0.125, -0.25):
+        with _filled(session.model, sublayers, value) as count, candidate_runs(session):
+            outputs.append(uncached_logits(session.model, batch))
+    return count > 0 and torch.equal(*outputs)
+
+
+def _matters(session: Session, norm: tuple[int, str]) -> bool:
+    """Whether the output of a pruned sub-layer's norm reaches the logits; assumed where it cannot be tried."""
+    if session.mode.is_offloaded or session.mode.is_quantised:
+        return True
+    batch = BATCHES["random"](session)
+    before = candidate_logits(session, batch)
+    with _poisoned(session.model, {norm}):
+        after = uncached_logits(session.model, batch)
+    return not torch.equal(before, after)
+
+
+def _poisoned(model: nn.Module, parts: set[tuple[int, str]]) -> AbstractContextManager[int]:
+    return _filled(model, parts, float("nan"))
+
+
+@contextmanager
+def _filled(model: nn.Module, parts: set[tuple[int, str]], value: float) -> Iterator[int]:
+    """Fill the parameters and buffers of these parts within the `with`; yields how many there were."""
+    layers = decoder_layers(model)
+    modules = [layers[index].get_submodule(name) for index, name in parts if hasattr(layers[index], name)]
+    tensors: list[Any] = [
+        tensor
+        for module in modules
+        for tensor in (*module.parameters(), *module.buffers())
+        if not tensor.is_meta and tensor.is_floating_point()
+    ]
+    before = [tensor.data for tensor in tensors]
+    try:
+        for tensor in tensors:
+            tensor.data = torch.full_like(tensor.data, value)
+        yield len(tensors)
+    finally:
+        for tensor, data in zip(tensors, before, strict=True):
+            tensor.data = data
+
+
+def _call_faults(session: Session, wrong: set[tuple[int, str]], idle: set[tuple[int, str]]) -> Iterator[Any]:
+    norms = {part for part in wrong if part[1] in NORM_OF.values()}
+    sublayers = wrong - norms
+    class_name = type(session.model).__name__
+    layers = decoder_layers(session.model)
+    identities = {part for part in sublayers if isinstance(layers[part[0]].get_submodule(part[1]), nn.Identity)}
+    if identities:
+        yield fault(
+            "residual", "pruned-norm-still-added",
+            f"{_names(identities)} is an Identity that runs: what its norm gives is added to the residual stream",
+            remedy="Skip norm, module and residual add together: x + norm(x) is not x.",
+        )  # fmt: skip
+    elif sublayers:
+        yield fault(
+            "plan", "pruned-sub-layers-run",
+            f"{len(sublayers)} pruned sub-layer(s) run in {class_name}: {_names(sublayers)}",
+            "their weights are not stored, so what runs is random",
+            remedy="Load with a class that reads the plan from config.json, and skips these sub-layers.",
+        )  # fmt: skip
+    elif norms:
+        yield fault(
+            "residual", "pruned-norm-still-added",
+            f"{len(norms)} norm(s) of pruned sub-layers run and reach the logits: {_names(norms)}",
+            "with NaN in such a norm the logits change",
+            remedy="Skip norm, module and residual add together: x + norm(x) is not x.",
+        )  # fmt: skip
+    if idle:
+        yield fault(
+            "plan", "kept-sub-layers-idle",
+            f"{len(idle)} kept part(s) of decoder layers never run in {class_name}: {_names(idle)}",
+            remedy="Skip exactly what the plan prunes.",
+        )  # fmt: skip
+
+
+def _layers_missing(got: int, should: int) -> Any:
+    return fault(
+        "config", "wrong-layer-count", f"the model has {got} decoder layers, but should have {should}",
+        remedy="Keep every layer in the module tree, with its number: pruning is a property of the saved weights.",
+    )  # fmt: skip
+
+
+def _names(parts: set[tuple[int, str]]) -> str:
+    return listed({f"layers.{layer_idx}.{name}" for layer_idx, name in parts})

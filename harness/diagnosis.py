@@ -1,0 +1,138 @@
+"""From what every check found to the causes: one fault shows in many checks, and is told once.
+
+A check that fails is a consequence if another one failed that its subject depends on: files hold keys, keys fill
+parameters, parameters make logits, and logits text. What no failed check explains is a cause, so two faults that have
+nothing to do with one another are both told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+from .checks.explain import FIRST_LAYER
+from .reporting.report import FoundFault
+
+Found = Mapping[str, tuple[FoundFault, ...]]
+
+_EVERYTHING_STORED: Final = (
+    "stored.plan",
+    "stored.keys",
+    "stored.tied-head",
+    "stored.base-bytes",
+    "stored.manifest-bytes",
+)
+
+# Fault (by its id, or by family and check) of what is stored -> checks of what is stored that fail because of it.
+_STORED_CONSEQUENCES: Final[Mapping[str, tuple[str, ...]]] = {
+    "files": _EVERYTHING_STORED,
+    "wrong-layer-count": _EVERYTHING_STORED,
+    "prequantised-then-pruned": ("stored.keys", "stored.base-bytes", "stored.values", "stored.plan"),
+    "plan-not-carried-out": ("stored.keys",),
+    "wrapper-prefix": ("stored.tied-head", "stored.plan"),
+    "tie-word-embeddings-differs": ("stored.tied-head",),
+    "stored-in-another-dtype": ("stored.manifest-bytes", "stored.config"),
+    "bytes-differ": ("stored.manifest-bytes",),
+    "shape-mismatch": ("stored.base-bytes", "stored.manifest-bytes"),
+    "pruned-keys-kept": ("stored.plan",),
+    "kept-keys-lost": ("stored.plan", "stored.tied-head"),
+}
+# Families of what is stored that leave the loaded model as it should be, and what they do touch.
+_HARMLESS_TO_THE_MODEL: Final[Mapping[str, tuple[str, ...]]] = {
+    "tokenizer": ("text",), "offload": ("disk",), "precision": (),
+}  # fmt: skip
+# Property of a loaded model -> the properties that it depends on.
+_DEPENDS_ON: Final[Mapping[str, tuple[str, ...]]] = {
+    "placement": ("load",),
+    "quantised-modules": ("load",),
+    "resident": ("load", "placement"),
+    "buffers": (),
+    "called": ("load",),
+    "poison": ("load", "resident", "called"),
+    "two-loads": ("load", "resident", "buffers", "called", "poison"),
+    "logits": ("load", "placement", "resident", "buffers", "called", "poison", "two-loads", "quantised-modules"),
+    "cache": ("load", "placement", "resident", "buffers", "called", "poison", "two-loads", "logits"),
+    "round-trip": ("load", "placement", "resident", "called", "two-loads"),
+    "save": ("load", "placement"),
+    "text": ("load", "placement", "resident", "buffers", "called", "poison", "two-loads", "logits", "cache"),
+}
+
+
+def diagnose(found: Found) -> tuple[FoundFault, ...]:
+    """Return the faults that are causes, from cheap to dear to see; `found` are the faults of each check, in order.
+
+    The first cause names, as evidence, the checks that failed as its consequence.
+    """
+    causes: dict[str, list[FoundFault]] = {}
+    for check, faults in found.items():
+        left = [fault for fault in faults if not _is_explained(check, fault, found)]
+        if left:
+            causes[check] = left
+    told = _once(causes)
+    if not told:  # each explains the other: what was seen first is told
+        told = [fault for faults in list(found.values())[:1] for fault in faults]
+    folded = [check for check in found if check not in causes]
+    if told and folded:
+        evidence = [*told[0].evidence, *_where(found, folded, told[0]), f"as a consequence {_summary(folded)}"]
+        told[0] = replace(told[0], evidence=tuple(evidence))
+    return tuple(told)
+
+
+def _where(found: Found, folded: list[str], cause: FoundFault) -> list[str]:
+    """Return what a consequence says of the first diverging layer, unless the cause says it itself."""
+    lines = [line for check in folded for fault in found[check] for line in fault.evidence]
+    said = any(line.startswith(FIRST_LAYER) for line in cause.evidence)
+    return [] if said else [line for line in lines if line.startswith(FIRST_LAYER)][:1]
+
+
+def _once(causes: Mapping[str, list[FoundFault]]) -> list[FoundFault]:
+    """Return each cause once: the same fault shows in several modes with other numbers."""
+    told: dict[tuple[str, str], FoundFault] = {}
+    for check, faults in causes.items():
+        stored = check.startswith("stored.")
+        for fault in faults:
+            told.setdefault((fault.family, fault.cause if stored else fault.id), fault)
+    return list(told.values())
+
+
+def _is_explained(check: str, fault: FoundFault, found: Found) -> bool:
+    others = [(other, each) for other, faults in found.items() for each in faults if other != check]
+    if check.startswith("stored."):
+        if check == "stored.prune-again":
+            return any(other.startswith("stored.") for other, _ in others)
+        if fault.id == "plan-differs":  # two texts that differ, whatever is stored
+            others = [(other, each) for other, each in others if each.id == "wrong-layer-count"]
+        same = [(check, each) for each in found[check] if each is not fault and each.family == "files"]
+        return any(
+            check in _STORED_CONSEQUENCES.get(each.id, _STORED_CONSEQUENCES.get(each.family, ()))
+            for other, each in [*others, *same]
+            if other.startswith("stored.") and other != "stored.prune-again" and each is not fault
+        )
+    mode, _, title = check.partition(".")
+    name = title.partition(".")[0]
+    for other, each in others:
+        if other.startswith("stored."):
+            touched = _HARMLESS_TO_THE_MODEL.get(each.family)
+            if touched is None or name in touched or any(mode.startswith(place) for place in touched):
+                return True
+            continue
+        other_mode, _, other_title = other.partition(".")
+        other_name = other_title.partition(".")[0]
+        if other_name == "load" and name == "called" and each.family in ("gate", "tied-head"):
+            continue  # a parameter too many says nothing about what runs
+        if fault.family == "cache" and other_name not in ("load", "cache"):
+            continue  # found by comparing the model with itself
+        if other_name in _DEPENDS_ON.get(name, ()) and (
+            other_mode == mode or list(found).index(other) < list(found).index(check)
+        ):
+            return True
+        # The same property in a mode before, or the same kind of property before in this mode.
+        if other_name == name and list(found).index(other) < list(found).index(check):
+            return True
+    return False
+
+
+def _summary(checks: list[str]) -> str:
+    shown = ", ".join(checks[:3])
+    return f"{len(checks)} more check(s) fail: {shown}{' ...' if len(checks) > 3 else ''}"

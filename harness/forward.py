@@ -1,0 +1,129 @@
+"""Run a causal language model and look on: logits with and without a KV cache, what is called, what layers put out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from transformers import Cache, DynamicCache, StaticCache
+
+# The parts of a decoder layer, as Qwen3 names them (transformers 5.23.0, models/qwen3/modeling_qwen3.py).
+PARTS: Final = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """`ids` and `mask`, both int64 (batch, tokens); the mask is 1 for tokens, 0 for padding on the left."""
+
+    ids: Tensor
+    mask: Tensor
+
+    @property
+    def is_padded(self) -> bool:
+        """Whether any row begins with padding."""
+        return not bool(self.mask.all())
+
+    @property
+    def positions(self) -> Tensor:
+        """Each token's position, counted from the first that is no padding, as `generate` counts."""
+        return (self.mask.cumsum(-1) - 1).clamp(min=0)
+
+
+def unpadded(ids: Tensor) -> TokenBatch:
+    """Return a batch without padding."""
+    return TokenBatch(ids, torch.ones_like(ids))
+
+
+@torch.no_grad()
+def uncached_logits(model: Any, batch: TokenBatch) -> Tensor:
+    """Return the logits of one pass without a cache, float32 on the CPU, (batch, tokens, vocabulary)."""
+    device = input_device(model)
+    logits: Tensor = model(
+        input_ids=batch.ids.to(device),
+        attention_mask=batch.mask.to(device),
+        position_ids=batch.positions.to(device) if batch.is_padded else None,
+        use_cache=False,
+    ).logits
+    return logits.float().cpu()
+
+
+@torch.no_grad()
+def cached_logits(model: Any, batch: TokenBatch, cache: Cache | None, pieces: Sequence[int]) -> tuple[Tensor, Any]:
+    """Return the logits of the pieces of a batch, one after the other through one cache, and that cache.
+
+    `pieces` are numbers of tokens that add up to no more than the batch has beyond what the cache holds. Positions
+    are left to the model, which asks the cache for them, unless there is padding. Without a cache the model makes one.
+    """
+    device = input_device(model)
+    logits, start = [], int(cache.get_seq_length()) if cache is not None else 0
+    for length in pieces:
+        end = start + length
+        output = model(
+            input_ids=batch.ids[:, start:end].to(device),
+            attention_mask=batch.mask[:, :end].to(device),
+            position_ids=batch.positions[:, start:end].to(device) if batch.is_padded else None,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        cache = output.past_key_values
+        logits.append(output.logits.float().cpu())
+        start = end
+    return torch.cat(logits, dim=1), cache
+
+
+NEW_CACHE: Final[dict[str, Callable[[Any, int], Cache]]] = {
+    "dynamic": lambda model, tokens: DynamicCache(config=model.config),
+    "static": lambda model, tokens: StaticCache(config=model.config, max_cache_len=tokens),
+}
+
+
+def input_device(model: Any) -> torch.device:
+    """Return the device that token ids belong on; the CPU for an offloaded embedding, whose hooks move them."""
+    device: torch.device = next(model.get_input_embeddings().parameters()).device
+    return torch.device("cpu") if device.type == "meta" else device
+
+
+def decoder_layers(model: nn.Module) -> list[nn.Module]:
+    """Return the decoder layers of a model, wrapped or not; an empty list if it has none that are known by name."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and name.split(".")[-1] == "layers":
+            return list(module)
+    return []
+
+
+@contextmanager
+def calls(model: nn.Module) -> Iterator[set[tuple[int, str]]]:
+    """Record, within the `with`, which parts of which decoder layers are called: pairs such as `(3, "mlp")`."""
+    called: set[tuple[int, str]] = set()
+    handles = []
+    for layer_idx, layer in enumerate(decoder_layers(model)):
+        for name, part in layer.named_children():
+            if name in PARTS:
+                entry = (layer_idx, name)
+                handles.append(part.register_forward_pre_hook(lambda *_, entry=entry: called.add(entry)))
+    try:
+        yield called
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def layer_outputs(model: nn.Module) -> Iterator[list[Tensor]]:
+    """Record, within the `with`, the hidden states that each decoder layer puts out, in float32 on the CPU."""
+    outputs: list[Tensor] = []
+
+    def record(module: nn.Module, arguments: Any, output: Any) -> None:
+        hidden = output[0] if isinstance(output, tuple) else output
+        outputs.append(hidden.detach().float().cpu())
+
+    handles = [layer.register_forward_hook(record) for layer in decoder_layers(model)]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()

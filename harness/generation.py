@@ -1,0 +1,67 @@
+"""Run `generate` and record what it computed: each step's tokens so far, and the log probabilities of the next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+
+from .forward import TokenBatch, input_device, uncached_logits
+
+
+class _Recorder(LogitsProcessor):  # type: ignore[misc, unused-ignore]  # untyped in some versions of transformers
+    def __init__(self) -> None:
+        self.steps: list[tuple[Tensor, Tensor]] = []
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        self.steps.append((input_ids.cpu().clone(), scores.float().log_softmax(-1).cpu()))
+        return scores
+
+
+def generated_steps(
+    model: Any, batch: TokenBatch, *, max_new_tokens: int, **options: Any
+) -> list[tuple[Tensor, Tensor]]:
+    """Return, for each step of `generate`, the tokens so far (rows, tokens) and log probabilities (rows, vocabulary).
+
+    Nothing of the checkpoint's own generation config applies: no end token ends a row, no penalty changes a score.
+    `options` are those of a GenerationConfig. Beams make several rows of each row of the batch.
+    """
+    recorder = _Recorder()
+    device = input_device(model)
+    with neutral_generation(model), torch.no_grad():
+        model.generate(
+            batch.ids.to(device),
+            attention_mask=batch.mask.to(device),
+            generation_config=GenerationConfig(
+                max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=-1, pad_token_id=0, **options
+            ),
+            logits_processor=LogitsProcessorList([recorder]),
+        )
+    return recorder.steps
+
+
+def uncached_step(model: Any, batch: TokenBatch, tokens: Tensor) -> Tensor:
+    """Return the log probabilities (rows, vocabulary) after `tokens`, which a step of `generate` on the batch had.
+
+    One pass without a cache: (rows, tokens) go in, where each row of the batch became one row or several.
+    """
+    beams = tokens.shape[0] // batch.ids.shape[0]
+    mask = batch.mask.repeat_interleave(beams, dim=0)
+    new = tokens.shape[1] - mask.shape[1]
+    mask = torch.cat([mask, mask.new_ones(mask.shape[0], new)], dim=1)
+    return uncached_logits(model, TokenBatch(tokens, mask))[:, -1].log_softmax(-1)
+
+
+@contextmanager
+def neutral_generation(model: Any) -> Iterator[None]:
+    """Give the model a generation config that says nothing, within the `with`: unset options are filled in from it."""
+    before = model.generation_config
+    model.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = before

@@ -1,0 +1,227 @@
+"""What a loaded model holds and does, beside what it should: the facts that checks and explanations rest on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+from .forward import TokenBatch, calls, decoder_layers, layer_outputs, uncached_logits
+from .session import Session
+from .stock import empty_stock_model
+from .stored import EMBEDDING, HEAD, canonical_key, tensors_file_by_file
+from .subject import is_under
+from .tolerances import tolerance
+
+NORM_OF: Final = {"self_attn": "input_layernorm", "mlp": "post_attention_layernorm"}
+_ADAPTER: Final = ("lora_", "adapter", "modules_to_save")
+
+
+def unwrapped(model: Any) -> Any:
+    """Return the model inside the wrappers of torch.compile and of adapter libraries."""
+    model = getattr(model, "_orig_mod", model)
+    get_base_model = getattr(model, "get_base_model", None)
+    return get_base_model() if callable(get_base_model) else model
+
+
+def resident_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters of a model by canonical key, adapters left out."""
+    return {
+        canonical_key(name.replace(".base_layer.", ".").replace("_orig_mod.", "")): parameter
+        for name, parameter in unwrapped(model).named_parameters(remove_duplicate=False)
+        if not any(word in name for word in _ADAPTER)
+    }
+
+
+def adapter_names(model: nn.Module) -> list[str]:
+    """Return the names of the parameters that an adapter library added."""
+    return [name for name, _ in model.named_parameters() if any(word in name for word in _ADAPTER)]
+
+
+def resident_differences(session: Session) -> tuple[dict[str, str], int]:
+    """Return what is wrong with resident parameters, by key, and how many were compared.
+
+    A parameter should hold the stored tensor's values in the dtype that was asked for. What is quantised, offloaded
+    or pruned is left out.
+    """
+    subject, resident = session.subject, resident_parameters(session.model)
+    comparable = {
+        key: parameter
+        for key, parameter in resident.items()
+        if not parameter.is_meta and parameter.dtype.is_floating_point and not is_under(key, subject.plan)
+        and not hasattr(parameter, "quant_state")
+    }  # fmt: skip
+    wrong, compared = {}, 0
+    stored = dict(subject.stored.tensors)
+    for key in comparable.keys() & stored.keys() & {HEAD} if resident_is_tied(session) else set():
+        del stored[key]  # a tied head that is stored too: the embedding's values count
+    for key, values in tensors_file_by_file({key: tensor for key, tensor in stored.items() if key in comparable}):
+        compared += 1
+        parameter = comparable[key].detach().cpu()
+        if parameter.shape != values.shape:
+            wrong[key] = f"has shape {list(parameter.shape)}, but {list(values.shape)} is stored"
+        elif not _equal(parameter, expected := values.to(parameter.dtype)):
+            share = float((parameter != expected).float().mean())
+            wrong[key] = "differs from what is stored" + (
+                f" in a part of its elements ({share:.1%})" if share < 0.9 else ""
+            )
+    for key in sorted(subject.expected_keys - {HEAD}):
+        if key not in resident and not session.mode.is_quantised:
+            wrong[key] = "is not there"
+    if HEAD in comparable and HEAD not in stored:
+        embedding = comparable.get(EMBEDDING)
+        if embedding is not None and not _equal(comparable[HEAD].detach().cpu(), embedding.detach().cpu()):
+            wrong[HEAD] = "is not stored, and not the embedding either"
+    for key in comparable.keys() - stored.keys() - {HEAD}:
+        wrong[key] = "is not stored: it was initialised by the code"
+    return wrong, compared
+
+
+def offloaded_differences(session: Session) -> tuple[dict[str, str], int]:
+    """Return what is wrong with the values that an offloaded model would read now, by key, and how many were compared.
+
+    They are those that accelerate's hooks hold or read (accelerate 1.15.0, hooks.py, `AlignDevicesHook.weights_map`),
+    compared with the base's: the checkpoint's own files may be what was replaced.
+    """
+    base = session.subject.base
+    wrong: dict[str, str] = {}
+    compared = 0
+    if base is None:
+        return wrong, compared
+    for name, module in unwrapped(session.model).named_modules():
+        hook = getattr(module, "_hf_hook", None)
+        for each in getattr(hook, "hooks", (hook,)):
+            weights: Any = getattr(each, "weights_map", None)
+            for parameter_name, parameter in module.named_parameters(recurse=False) if weights is not None else ():
+                key = canonical_key(f"{name}.{parameter_name}")
+                if key not in base.tensors or not parameter.is_meta:
+                    continue
+                compared += 1
+                values, expected = weights[parameter_name], base.tensors[key].read()
+                if values.shape != expected.shape or not _equal(values.cpu(), expected.to(values.dtype)):
+                    wrong[key] = "differs from the base's"
+    return wrong, compared
+
+
+def tied_keys_declared_otherwise(session: Session) -> str | None:
+    """Return how the checkpoint's class declares its tied keys, if that is of another type than the stock class's."""
+    reference = session.subject.code.auto_map.get("AutoModelForCausalLM")
+    if reference is None:
+        return None
+    model_class = get_class_from_dynamic_module(reference, str(session.subject.root))
+    declared = getattr(model_class, "_tied_weights_keys", None)
+    stock = type(empty_stock_model(session.subject.config))._tied_weights_keys
+    return repr(declared) if type(declared) is not type(stock) else None
+
+
+def resident_is_tied(session: Session) -> bool:
+    """Whether the checkpoint's config ties the head to the embedding."""
+    return bool((session.subject.stored.config or session.subject.config).get("tie_word_embeddings", False))
+
+
+def buffer_differences(session: Session) -> tuple[dict[str, str], int]:
+    """Return what is wrong with buffers, by name, and how many were compared with freshly computed ones.
+
+    Only those that the stock model has too: whatever else the code keeps is its own.
+    """
+    fresh = _fresh_buffers(session.subject.config)
+    wrong, compared = {}, 0
+    for name, buffer in unwrapped(session.model).named_buffers():
+        if name not in fresh:
+            continue
+        compared += 1
+        if buffer.is_meta:
+            wrong[name] = "holds no values (meta device)"
+        elif buffer.shape != fresh[name].shape:
+            wrong[name] = f"has shape {list(buffer.shape)}, but should be {list(fresh[name].shape)}"
+        elif not torch.allclose(buffer.detach().cpu().float(), fresh[name].to(buffer.dtype).float(), rtol=1e-5, atol=0):
+            worst = (buffer.detach().cpu().float() - fresh[name].float()).abs().max()
+            wrong[name] = f"differs from freshly computed values by up to {float(worst):.3g}"
+    return wrong, compared
+
+
+def _fresh_buffers(config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the buffers of the stock model by name, each computed by a new instance of its module."""
+    model = empty_stock_model(config)
+    fresh: dict[str, Tensor] = {}
+    for name, module in model.named_modules():
+        if module._buffers:
+            instance: Any = type(module)(config=model.config)
+            fresh |= {f"{name}.{key}": value for key, value in instance.named_buffers() if value is not None}
+    return fresh
+
+
+def pruned_parts(session: Session) -> set[tuple[int, str]]:
+    """Return the parts of decoder layers that should not run: pruned sub-layers and the norms in front of them."""
+    plan = session.subject.plan
+    parts = {(layer_idx, "self_attn") for layer_idx in plan.self_attn} | {(layer_idx, "mlp") for layer_idx in plan.mlp}
+    return parts | {(layer_idx, NORM_OF[name]) for layer_idx, name in parts}
+
+
+def pruned_that_run(session: Session, batch: TokenBatch) -> set[tuple[int, str]]:
+    """Return the pruned sub-layers, norms left out, that an uncached pass calls."""
+    with calls(session.model) as called:
+        uncached_logits(session.model, batch)
+    return {part for part in called & pruned_parts(session) if part[1] in NORM_OF}
+
+
+def first_diverging_layer(session: Session, batch: TokenBatch) -> tuple[int, float] | None:
+    """Return the first decoder layer whose output leaves the reference's, and how far, relative to its largest value.
+
+    None if all agree within the table, or the layers cannot be compared.
+    """
+    with layer_outputs(session.model) as got:
+        uncached_logits(session.model, batch)
+    with session.pruned_reference() as reference, layer_outputs(reference) as expected:
+        uncached_logits(reference, batch)
+    allowed = tolerance(session.mode.precision, "reference").relative
+    mask = batch.mask.bool()
+    for layer_idx, (ours, theirs) in enumerate(zip(got, expected, strict=False)):
+        if ours.shape != theirs.shape:
+            return layer_idx, float("inf")
+        difference = float((ours - theirs)[mask].abs().max() / theirs[mask].abs().max())
+        if not difference <= allowed:  # NaN is no agreement
+            return layer_idx, difference
+    return None
+
+
+def adds_its_norm(session: Session, batch: TokenBatch, layer_idx: int) -> str | None:
+    """Return the pruned sub-layer of a layer that computes x + norm(x) in place of x, None if that is not it.
+
+    Both are computed from what goes into the candidate's layer, so nothing before it matters.
+    """
+    layer: Any = decoder_layers(session.model)[layer_idx]
+    plan = session.subject.plan
+    seen: dict[str, Tensor] = {}
+    names = [name for name in NORM_OF if plan.prunes(name, layer_idx)]
+    if len(names) != 1 or not hasattr(layer, NORM_OF[names[0]]):
+        return None
+    norm = layer.get_submodule(NORM_OF[names[0]])
+    handle = norm.register_forward_hook(lambda module, arguments, output: seen.update(x=arguments[0], y=output))
+    try:
+        with layer_outputs(session.model) as outputs:
+            uncached_logits(session.model, batch)
+    finally:
+        handle.remove()
+    if "x" not in seen or names[0] != "mlp":
+        return names[0] if "x" in seen else None
+    expected = (seen["x"] + seen["y"]).float().cpu()
+    return names[0] if torch.allclose(outputs[layer_idx], expected, rtol=1e-2, atol=1e-4) else None
+
+
+def meta_attributes(session: Session) -> list[str]:
+    """Return the names of tensors without values that kept modules hold as plain attributes."""
+    found = []
+    pruned = {f"layers.{layer_idx}.{name}" for layer_idx, name in pruned_parts(session)}
+    for name, module in unwrapped(session.model).named_modules():
+        if any(f".{part}." in f".{name}." for part in pruned):
+            continue
+        found += [f"{name}.{key}" for key, value in vars(module).items() if isinstance(value, Tensor) and value.is_meta]
+    return found
+
+
+def _equal(left: Tensor, right: Tensor) -> bool:
+    return torch.equal(left, right) or bool(((left == right) | (left.isnan() & right.isnan())).all())

@@ -1,0 +1,298 @@
+"""One way of loading, under judgement: the candidate, and an equally loaded stock model of the base beside it.
+
+There are never more than these two in memory. The stock model is the reference of every kind: with the plan's
+sub-layers left out, with their last projections zeroed, or as it is.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationMixin, PreTrainedModel
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+from pruning.families import FAMILIES
+from pruning.state_dict import sublayer_of
+
+from .checks.check import NotChecked
+from .loading_modes import LoadingMode
+from .references import load_stock, with_zero_weights, without_sublayers
+from .stock import stock_config_object
+from .stored import CONFIG_FILE, INDEX_FILE, SINGLE_FILE, canonical_key
+from .subject import Subject, is_under
+
+
+class Session:
+    """The models of one loading mode, loaded when first asked for. `scratch` is a directory for what is written."""
+
+    def __init__(self, subject: Subject, mode: LoadingMode, scratch: Path, model: Any = None) -> None:
+        self.subject = subject
+        self.mode = mode
+        self.scratch = scratch
+        self.is_given = model is not None
+        self.load_error: Exception | None = None
+        self.refused: str | None = None
+        self.loading_report: dict[str, list[str]] | None = None
+        self._model: Any = model
+        self._reference: Any = None
+        self._tokenizer: Any = None
+        self.memory: dict[str, Any] = {}
+
+    @property
+    def model(self) -> Any:
+        """The candidate, in evaluation mode; raises NotChecked if it does not load or its code may not run."""
+        if self._model is None:
+            if self.load_error is None:
+                self._load()
+            if self.load_error is not None:
+                raise NotChecked(f"the model does not load as {self.mode.name}")
+        return self._model
+
+    @property
+    def reference(self) -> PreTrainedModel:
+        """The stock model of the base, loaded alike; without a base, of the kept tensors, the rest being random.
+
+        Raises NotChecked if there is none.
+        """
+        if self._reference is None:
+            self._reference = self._load_reference()
+        model: PreTrainedModel = self._reference
+        return model
+
+    @contextmanager
+    def pruned_reference(self) -> Iterator[PreTrainedModel]:
+        """The reference without the plan's sub-layers."""
+        with without_sublayers(self.reference, self.subject.plan.self_attn, self.subject.plan.mlp):
+            yield self.reference
+
+    @contextmanager
+    def zero_weight_reference(self) -> Iterator[PreTrainedModel]:
+        """The reference in which the plan's sub-layers add zeros; raises NotChecked where weights cannot be zeroed."""
+        plan = self.subject.plan
+        try:
+            context = with_zero_weights(self.reference, plan.self_attn, plan.mlp)
+            context.__enter__()
+        except ValueError as error:
+            raise NotChecked(str(error)) from None
+        try:
+            yield self.reference
+        finally:
+            context.__exit__(None, None, None)
+
+    @property
+    def has_base(self) -> bool:
+        """Whether the reference holds the unpruned model's weights, not only the kept ones."""
+        return self.subject.base is not None
+
+    @property
+    def tokenizer(self) -> Any:
+        """The base's tokenizer, or else the checkpoint's own; raises NotChecked if there is none that loads."""
+        if self._tokenizer is None:
+            source = self.subject.base or self.subject.stored
+            if not has_tokenizer(source.root):
+                raise NotChecked(f"{source.root} has no tokenizer")
+            try:
+                config = stock_config_object(self.subject.config)
+                self._tokenizer = AutoTokenizer.from_pretrained(source.root, config=config, trust_remote_code=False)
+            except Exception as error:  # of many kinds, by version and by what is missing
+                raise NotChecked(f"there is no tokenizer that loads: {first_line(error)}") from None
+        return self._tokenizer
+
+    def load_again(self) -> Any:
+        """Return a second load of the candidate."""
+        return self._from_pretrained(self._source())[0]
+
+    def close(self) -> None:
+        """Let go of the models."""
+        self._model = self._reference = None
+        self.memory.clear()
+        gc.collect()
+
+    def arguments(self, name: str) -> dict[str, Any]:
+        """Return the arguments of `from_pretrained` that the mode stands for; `name` tells offload folders apart."""
+        if self.is_given:
+            return given_arguments(self._model, self.scratch / name)
+        layers = int(self.subject.config["num_hidden_layers"])
+        return self.mode.arguments(layers, self.subject.plan, self.scratch / name)
+
+    def _load(self) -> None:
+        if self.refused is not None:
+            raise NotChecked(self.refused)
+        if not self.subject.may_run():
+            raise NotChecked("the checkpoint's own code may not run: allow it with --trust-remote-code")
+        if self.mode.missing:
+            raise NotChecked(self.mode.missing)
+        try:
+            self._model, report = self._from_pretrained(self._source())
+        except NotChecked:
+            raise
+        except MemoryError:
+            raise NotChecked(f"there is not enough memory for {self.mode.name}") from None
+        except Exception as error:  # whatever a checkpoint's code raises is what is looked for
+            self.load_error = error
+            return
+        self.loading_report = {
+            kind: sorted(key if isinstance(key, str) else str(key[0]) for key in keys)
+            for kind, keys in report.items()
+            if isinstance(keys, (list, set, tuple, dict))
+        }
+
+    def _from_pretrained(self, source: Path) -> tuple[Any, dict[str, Any]]:
+        # A pickle that lies there would run what it holds: where there are no safetensors, nothing is loaded.
+        arguments = self.arguments("candidate") | {"use_safetensors": True}
+        if self.subject.code.is_own or self.subject.is_state_dict_only:
+            arguments["trust_remote_code"] = True
+        guard = nullcontext() if self.subject.trusted else no_custom_generate()
+        with fresh_auto_classes(), guard:
+            # Any: how precisely the loader is typed differs between the supported versions of transformers.
+            loaded: Any = AutoModelForCausalLM.from_pretrained(source, output_loading_info=True, **arguments)
+        return loaded[0].eval(), loaded[1]
+
+    def _source(self) -> Path:
+        """Return the directory to load: the checkpoint, or, for a bare state dict, one that adds our class to it."""
+        if not self.subject.is_state_dict_only:
+            return self.subject.root
+        if self.subject.base is None:
+            raise NotChecked("a state dict without config.json needs --base, whose config says what it belongs to")
+        directory = self.scratch / "state-dict"
+        if not directory.is_dir():
+            directory.mkdir(parents=True)
+            _complete_state_dict(self.subject, directory)
+        return directory
+
+    def _load_reference(self) -> Any:
+        if self.refused is not None:
+            raise NotChecked(self.refused)
+        arguments = self.arguments("reference")
+        try:
+            with no_custom_generate():
+                if self.subject.base is not None:
+                    return load_stock(self.subject.base.root, **arguments)
+                if self.mode.is_quantised:
+                    raise ValueError("without --base a quantiser would meet the random weights of pruned modules")
+                return _stock_of_kept_tensors(self.subject, arguments)
+        except Exception as error:  # what transformers cannot do here; without a base, a quantiser wants every weight
+            raise NotChecked(f"no reference can be loaded as {self.mode.name}: {first_line(error)}") from None
+
+
+def given_arguments(model: Any, folder: Path) -> dict[str, Any]:
+    """Return the arguments that load a reference the way a model that is there was loaded."""
+    arguments: dict[str, Any] = {"dtype": getattr(model, "dtype", torch.float32)}
+    quantisation = getattr(model.config, "quantization_config", None)
+    if quantisation is not None:
+        arguments["quantization_config"] = quantisation
+    device_map = getattr(model, "hf_device_map", None)
+    if device_map:
+        arguments["device_map"] = dict(device_map)
+        if "disk" in device_map.values():
+            arguments["offload_folder"] = folder
+    elif (device := next(model.parameters()).device).type not in ("cpu", "meta"):
+        arguments["device_map"] = {"": device}
+    implementation = getattr(model.config, "_attn_implementation", None)
+    if implementation in ("eager", "sdpa"):
+        arguments["attn_implementation"] = implementation
+    return arguments
+
+
+@contextmanager
+def fresh_auto_classes() -> Iterator[None]:
+    """Make the Auto classes, within the `with`, those of a fresh process: classes that were registered are away.
+
+    (transformers 4.57.6 and 5.23.0, `auto_factory.py` and `configuration_auto.py`: `_extra_content`.)
+    """
+    mappings: tuple[Any, ...] = (CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING)
+    before = [dict(mapping._extra_content) for mapping in mappings]
+    try:
+        for mapping in mappings:
+            mapping._extra_content.clear()
+        yield
+    finally:
+        for mapping, content in zip(mappings, before, strict=True):
+            mapping._extra_content.clear()
+            mapping._extra_content.update(content)
+
+
+@contextmanager
+def no_custom_generate() -> Iterator[None]:
+    """Keep `custom_generate/generate.py` of a directory from running when a model is loaded from it.
+
+    (transformers 4.57.6, `modeling_utils.py`, runs that of every local directory, trusted or not.)
+    """
+    mixin: Any = GenerationMixin
+    before = mixin.load_custom_generate
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise OSError("code that comes with weights does not run here")
+
+    mixin.load_custom_generate = refuse
+    try:
+        yield
+    finally:
+        mixin.load_custom_generate = before
+
+
+def _stock_of_kept_tensors(subject: Subject, arguments: dict[str, Any]) -> Any:
+    config = stock_config_object(subject.config)
+    with fresh_auto_classes():
+        stock_class: Any = type(AutoModelForCausalLM.from_config(_smallest(config)))
+    model, report = stock_class.from_pretrained(subject.root, config=config, output_loading_info=True, **arguments)
+    lost = [key for key in map(str, report["missing_keys"]) if not is_under(canonical_key(key), subject.plan)]
+    if lost or report["unexpected_keys"] or report["mismatched_keys"]:
+        raise ValueError("the kept tensors do not fill the stock model")
+    # What is missing is random and never runs; zeros keep a quantiser and a cache from meeting NaN there.
+    return model.eval()
+
+
+def _smallest(config: Any) -> Any:
+    """Return a config of the same class whose model costs nothing to build."""
+    return AutoConfig.for_model(
+        config.model_type, num_hidden_layers=1, hidden_size=8, intermediate_size=8, num_attention_heads=1,
+        num_key_value_heads=1, head_dim=8, vocab_size=8,
+    )  # fmt: skip
+
+
+def _complete_state_dict(subject: Subject, directory: Path) -> None:
+    """Write what a bare state dict lacks to be loaded: config, modeling code and index, its files linked."""
+    assert subject.base is not None
+    family = FAMILIES[0]
+    config = dict(subject.base.config or {})
+    config |= {
+        "model_type": family.pruned_model_type,
+        "architectures": [family.pruned_architecture],
+        "auto_map": family.auto_map,
+        "per_layer_config": subject.plan.to_per_layer_config(),
+    }
+    (directory / CONFIG_FILE).write_text(json.dumps(config), encoding="utf-8")
+    for name, content in family.code_files().items():
+        (directory / name).write_bytes(content)
+    weight_map: dict[str, str] = {}
+    for number, path in enumerate(subject.stored.files, start=1):
+        name = SINGLE_FILE if len(subject.stored.files) == 1 else f"model-{number:05d}.safetensors"
+        (directory / name).symlink_to(path.resolve())
+        weight_map |= {tensor.key: name for tensor in subject.stored.tensors.values() if tensor.file == path}
+    if len(subject.stored.files) > 1:
+        (directory / INDEX_FILE).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}), encoding="utf-8")
+
+
+def missing_but_kept(subject: Subject, keys: list[str]) -> list[str]:
+    """Return those keys of a loading report that belong to something that the plan keeps."""
+    return [
+        key for key in keys if sublayer_of(canonical_key(key)) is None or not is_under(canonical_key(key), subject.plan)
+    ]
+
+
+def has_tokenizer(root: Path) -> bool:
+    """Whether a directory holds a tokenizer; without one some versions of transformers make an empty one up."""
+    return any((root / name).is_file() for name in ("tokenizer.json", "vocab.json", "tokenizer.model"))
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, its class's name if it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -1,0 +1,79 @@
+"""The judge as a whole: every known fault ends faulty, under its family, and nothing sound does."""
+
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+
+import pytest
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from packaging.version import Version
+
+from harness.faults import FAULTS, SOUND_VARIANTS
+from harness.judge import check_checkpoint
+from harness.quiet import quiet_libraries
+from harness.strategies import plans, tiny_specs
+from harness.tiny import write_tiny_checkpoint
+from pruning import prune_checkpoint
+from tests.harness.checks.cases import PLAIN, Case, cases_in, judge_mutation, suitable_case, told
+
+# What is told of a fault under another family than its own, and why.
+TOLD_OTHERWISE = {
+    "layer-idx-stale": ("config", "deleting layers changes their number, which is a fault before any cache is used"),
+}
+
+# Loads that raise before a version of transformers, so that there is no model to judge.
+RAISES_BEFORE = {"stock-class-quantised": "5.0.0"}
+# The dearest checks are the last: none of the faults is left to them alone.
+_WITHOUT_TEXT = "not text"
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Case]:
+    """Return a function from the name of a spec to its unpruned and its sound pruned checkpoint."""
+    return cases_in(tmp_path_factory.mktemp("detection"))
+
+
+@pytest.mark.parametrize("fault_id", FAULTS)
+def test_fault_is_found(fault_id: str, case: Callable[[str], Case], tmp_path: Path) -> None:
+    """The verdict is faulty, and the first fault that is told is of the family of what was planted."""
+    fault = FAULTS[fault_id]
+    if reason := fault.needs():
+        pytest.skip(reason)
+    each = suitable_case(fault, case)
+    if Version(transformers.__version__) < Version(RAISES_BEFORE.get(fault_id, "0")):
+        assert fault.load is not None
+        with quiet_libraries(), pytest.raises(AttributeError), fault.load(each.sound):
+            pass
+        return
+    report = judge_mutation(fault, each, tmp_path, keyword=_WITHOUT_TEXT)
+    family, _ = TOLD_OTHERWISE.get(fault_id, (fault.family, ""))
+    assert report.verdict == "faulty"
+    assert report.faults[0].family == family, told(report)
+
+
+@pytest.mark.parametrize("variant_id", SOUND_VARIANTS)
+def test_sound_variant_is_sound(variant_id: str, case: Callable[[str], Case], tmp_path: Path) -> None:
+    """An unusual checkpoint, or load, in which nothing is wrong is sound."""
+    variant = SOUND_VARIANTS[variant_id]
+    if reason := variant.needs():
+        pytest.skip(reason)
+    report = judge_mutation(variant, suitable_case(variant, case), tmp_path)
+    assert report.verdict == "sound", told(report)
+
+
+_NUMBERS = count()
+
+
+@settings(max_examples=max(1, settings().max_examples // 20))
+@given(data=st.data())
+def test_no_false_alarm(data: st.DataObject, tmp_path: Path) -> None:
+    """Whatever is pruned out of whatever tiny checkpoint is sound, and nothing but sound."""
+    spec = data.draw(tiny_specs(max_layers=3))
+    plan = data.draw(plans(spec.layers))
+    folder = tmp_path / f"drawn_{next(_NUMBERS)}"
+    base = write_tiny_checkpoint(spec, folder / "base")
+    prune_checkpoint(base, folder / "pruned", plan, sync=False)
+    report = check_checkpoint(folder / "pruned", base=base, **PLAIN)
+    assert report.verdict == "sound", told(report)
