@@ -1,1 +1,29 @@
-"""Judge pruned checkpoints: references, tolerances, strategies, the demo. Imports `pruning`, never the reverse."""
+"""Judges pruned models: are they what their plan says?
+
+Light to import: torch and transformers are loaded with the first function that needs them.
+"""
+
+from typing import Any
+
+_HOMES = {
+    "check_checkpoint": "harness.judge",
+    "check_model": "harness.judge",
+    "Report": "harness.reporting.report",
+    "CannotRun": "harness.errors",
+    "assert_cache_agrees": "harness.assertions",
+    "assert_logits_close": "harness.assertions",
+    "assert_model_sound": "harness.assertions",
+    "assert_same_logits": "harness.assertions",
+    "assert_sound": "harness.assertions",
+    "assert_stored_as_planned": "harness.assertions",
+}
+
+__all__ = list(_HOMES)  # the names are those of the table
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'harness' has no attribute {name!r}")

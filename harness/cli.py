@@ -82,6 +82,111 @@ def demo(
 
 
 @app.command()
+def check(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="The directory of the pruned checkpoint.")],
+    base: Annotated[
+        str | None, typer.Option("--base", metavar="SRC", help="The unpruned checkpoint: a directory, or a hub id.")
+    ] = None,
+    plan: PlanFile = None,
+    device_map: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Places to load into: plain,auto,disk-beside,disk-inside,gpu,gpus,disk-all."),
+    ] = None,
+    dtype: Annotated[str | None, typer.Option(metavar="LIST", help="Of float32,bfloat16.")] = None,
+    quantisation: Annotated[str | None, typer.Option(metavar="LIST", help="Of 8bit,4bit; or none.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON to this file.")
+    ] = None,
+    junit_file: Annotated[
+        Path | None, typer.Option("--junit", metavar="FILE", help="Write the report as JUnit XML, for CI systems.")
+    ] = None,
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option("--trust-remote-code", help="Let the checkpoint's own code run; prunecheck's needs no leave."),
+    ] = False,
+    allow_partial: Annotated[
+        bool, typer.Option("--allow-partial", help="Say sound though keys, bytes or logits could not be checked.")
+    ] = False,
+    keyword: Annotated[
+        str | None, typer.Option("-k", metavar="EXPR", help="Only the checks whose name matches, as pytest's -k.")
+    ] = None,
+    workers: Annotated[
+        str, typer.Option("-n", "--workers", metavar="WORKERS", help="Processes to run in: a number, or auto.")
+    ] = "1",
+) -> None:
+    """Judge the pruned checkpoint CKPT: is it what its plan makes of the base?
+
+    Exit code 0: sound; 1: faulty; 2: undecided, or it could not be judged. Without --base all is checked that can be.
+    """
+    from .judge import check_checkpoint
+    from .options import judging_options, worker_count
+    from .progress import count_progress
+    from .reporting.junit import junit_xml
+    from .reporting.report import EXIT_CODES, require_writable, write_text
+    from .reporting.report_view import print_report
+
+    for path in (json_file, junit_file):
+        require_writable(path)
+    options = judging_options(plan=plan, device_map=device_map, dtype=dtype, quantisation=quantisation)
+    with count_progress() as progress:
+        report = check_checkpoint(
+            checkpoint,
+            base=base,
+            trust_remote_code=trust_remote_code,
+            allow_partial=allow_partial,
+            keyword=keyword,
+            workers=worker_count(workers),
+            progress=progress,
+            **options,
+        )
+    print_report(report)
+    if json_file is not None:
+        write_text(json_file, json.dumps(report.to_dict(), indent=2) + "\n")
+    if junit_file is not None:
+        write_text(junit_file, junit_xml(report))
+    raise typer.Exit(EXIT_CODES[report.verdict])
+
+
+@app.command()
+def compare(
+    before: Annotated[Path, typer.Argument(metavar="A.json", help="A report of `check --json`.")],
+    after: Annotated[Path, typer.Argument(metavar="B.json", help="A later report, to compare with it.")],
+) -> None:
+    """Say what changed between two reports: of two versions of a library, or of two plans.
+
+    Exit code 0: nothing got worse; 1: the verdict, or a check, did; 2: a file is no report.
+    """
+    from .reporting.comparison import compare_reports
+    from .reporting.comparison_view import print_comparison
+    from .reporting.report import Report
+
+    comparison = compare_reports(Report.from_file(before), Report.from_file(after))
+    print_comparison(comparison)
+    raise typer.Exit(1 if comparison.is_regression else 0)
+
+
+@app.command()
+def plant(
+    fault: Annotated[str, typer.Argument(metavar="FAULT", help="The fault's name, as --list shows it.")] = "",
+    checkpoint: Annotated[Path | None, typer.Argument(metavar="CKPT", help="A sound pruned checkpoint.")] = None,
+    destination: Annotated[Path | None, typer.Argument(metavar="DST", help="The directory to write.")] = None,
+    show: Annotated[bool, typer.Option("--list", help="Show every fault that can be planted.")] = False,
+) -> None:
+    """Write a faulty copy of the sound checkpoint CKPT to DST, to test what should find the fault."""
+    from .faults import FAULTS
+    from .faults import plant as plant_fault
+
+    if show:
+        for each in FAULTS.values():
+            print(f"{each.id:45} {each.family:13} {each.description}")
+        return
+    if not fault or checkpoint is None or destination is None:
+        raise CannotRun("name a fault, a sound pruned checkpoint and a directory to write; --list shows the faults")
+    plant_fault(fault, checkpoint, destination)
+    print(f"{destination}: {FAULTS[fault].description}")
+
+
+@app.command()
 def prune(
     source: Annotated[str, typer.Argument(metavar="SRC", help="A checkpoint directory, or a hub id.")],
     destination: Annotated[Path, typer.Argument(metavar="DST", help="The directory to write.")],

@@ -1,4 +1,4 @@
-"""Hypothesis strategies for what the harness is judged on: plans, tiny checkpoints and batches of tokens.
+"""Hypothesis strategies for what the harness is judged on: plans, tiny checkpoints, their configs, batches of tokens.
 
 Each describes the valid values, never a distribution; bounds are keywords. A request that no value can meet raises
 at once, where the strategy is built, and not in the middle of a test.
@@ -7,22 +7,37 @@ at once, where the strategy is built, and not in the middle of a test.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Final, Literal
+from typing import Final, Literal, TypedDict, Unpack
 
 import torch
+from hypothesis import assume, note
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
-from harness.tiny import PAD_TOKEN_ID, LayerType, TinySpec
+from harness.cases import PrunedCase
+from harness.tiny import PAD_TOKEN_ID, LayerType, TinySpec, config_dict
 from pruning import PrunePlan
 
 Dtype = Literal["float32", "bfloat16"]
+
+
+class SpecBounds(TypedDict, total=False):
+    """The keywords of `tiny_specs`, for the strategies that are made of it."""
+
+    min_layers: int
+    max_layers: int
+    max_shards: int
+    dtypes: Sequence[Dtype]
+    sliding: bool
+    quantisable: bool
+
 
 # A sub-layer is pruned if its number in 0 to _HIGHEST exceeds a threshold, which alone sets how dense a plan is.
 _HIGHEST: Final = 31
 # The densest is first, hence the simplest to Hypothesis: whichever plan fails, the shrinker may lower the threshold and
 # can then take sub-layers out one by one, down to the smallest plan that fails.
 _THRESHOLDS: Final = (0, 15, 25)
+_MAX_LAYERS: Final = 4
 
 
 def plans(num_hidden_layers: int, *, min_pruned: int = 0) -> SearchStrategy[PrunePlan]:
@@ -58,7 +73,7 @@ def _plans(draw: DrawFn, num_hidden_layers: int) -> PrunePlan:
 def tiny_specs(
     *,
     min_layers: int = 1,
-    max_layers: int = 4,
+    max_layers: int = _MAX_LAYERS,
     max_shards: int = 3,
     dtypes: Sequence[Dtype] = ("float32", "bfloat16"),
     sliding: bool = True,
@@ -111,6 +126,45 @@ def _tiny_specs(
         shards=draw(st.integers(1, max_shards)),
         seed=draw(st.integers(0, 2**16)),
     )
+
+
+def configurations(**bounds: Unpack[SpecBounds]) -> SearchStrategy[dict[str, object]]:
+    """Contents of the `config.json` of tiny Qwen3 checkpoints, a new dict each; the keywords are those of `tiny_specs`.
+
+    Raises:
+        ValueError: No configuration can be drawn within these bounds.
+    """
+    return tiny_specs(**bounds).map(config_dict)
+
+
+def checkpoints(*, min_pruned: int = 0, **bounds: Unpack[SpecBounds]) -> SearchStrategy[PrunedCase]:
+    """Tiny checkpoints, each with a plan that prunes at least `min_pruned` sub-layers; see `plans` and `tiny_specs`.
+
+    Nothing is on disk until `PrunedCase.write` is called, with a directory for each example alone. A test that fails
+    prints, beside the smallest case, its plan, its configuration, and the Python that makes it again.
+
+    Raises:
+        ValueError: No case can be drawn within these bounds.
+    """
+    specs = tiny_specs(**bounds)
+    plans(bounds.get("min_layers", 1), min_pruned=min_pruned)  # for what it refuses: every spec must have such a plan
+    return _checkpoints(specs, bounds.get("max_layers", _MAX_LAYERS), min_pruned)
+
+
+@st.composite
+def _checkpoints(draw: DrawFn, specs: SearchStrategy[TinySpec], max_layers: int, min_pruned: int) -> PrunedCase:
+    # The plan is drawn first, for as many layers as there may be: then the shrinker can take away layers of the spec
+    # without another plan coming of it.
+    widest = draw(_plans(max_layers))
+    spec = draw(specs)
+    plan = PrunePlan(
+        self_attn=tuple(layer_idx for layer_idx in widest.self_attn if layer_idx < spec.layers),
+        mlp=tuple(layer_idx for layer_idx in widest.mlp if layer_idx < spec.layers),
+    )
+    assume(len(plan.self_attn) + len(plan.mlp) >= min_pruned)
+    case = PrunedCase(spec, plan)
+    note(f"plan: {case.plan}\nconfiguration: {config_dict(spec)}\nto make it again:\n\n{case.snippet()}")
+    return case
 
 
 def token_batches(

@@ -169,7 +169,7 @@ def write_tiny_checkpoint(spec: TinySpec, directory: Path) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     if (directory / "config.json").exists():
         raise FileExistsError(f"{directory} holds a checkpoint already; write each into a directory of its own")
-    _write_json(directory / "config.json", _config(spec))
+    _write_json(directory / "config.json", config_dict(spec))
     _write_json(
         directory / "generation_config.json",
         {
@@ -198,7 +198,8 @@ def write_tiny_checkpoint(spec: TinySpec, directory: Path) -> Path:
     return directory
 
 
-def _config(spec: TinySpec) -> dict[str, object]:
+def config_dict(spec: TinySpec) -> dict[str, object]:
+    """The content of the checkpoint's `config.json`."""
     types = layer_types(spec)
     slides = "sliding_attention" in types
     return {

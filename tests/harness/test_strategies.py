@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from harness.references import identity_reference, reference_logits
-from harness.strategies import Dtype, plans, tiny_specs, token_batches
+from harness.strategies import Dtype, checkpoints, configurations, plans, tiny_specs, token_batches
 from harness.tiny import TinySpec, layer_types, quantisable, tensor_shapes, tiny_state_dict, write_tiny_checkpoint
 from harness.tolerances import tolerance
 from pruning import PrunePlan
@@ -107,6 +107,25 @@ def test_batches_are_valid(data: st.DataObject, vocabulary_size: int, left_paddi
         assert bool(mask.all())
 
 
+@given(data=st.data())
+def test_configurations_are_those_of_checkpoints(data: st.DataObject) -> None:
+    """A configuration can be changed without a trace, and is within the bounds of the spec that it is made of."""
+    config = data.draw(configurations(min_layers=2, max_layers=3, dtypes=("bfloat16",), sliding=False))
+    assert config["model_type"] == "qwen3"
+    assert config["num_hidden_layers"] in (2, 3)
+    assert config["torch_dtype"] == "bfloat16"
+    assert set(config["layer_types"]) == {"full_attention"}
+    assert json.loads(json.dumps(config)) == config
+    config.clear()
+
+
+def test_configurations_shrink() -> None:
+    """The smallest configuration that meets a condition is found, as the smallest spec is."""
+    config = find(configurations(), lambda config: config["attention_bias"], settings=SETTINGS)
+    assert config["attention_bias"]
+    assert (config["num_hidden_layers"], config["num_attention_heads"]) == (1, 1)
+
+
 def test_left_padding_is_drawn() -> None:
     """Some batches mix padded and full rows; the simplest such batch is two rows of two tokens."""
     ids, mask = find(token_batches(9), lambda batch: set(batch[1][:, 0].tolist()) == {0, 1}, settings=SETTINGS)
@@ -131,6 +150,12 @@ def test_left_padding_is_drawn() -> None:
         (
             lambda: tiny_specs(dtypes=()),
             "dtypes must be one or several of ('float32', 'bfloat16'), but got dtypes=()",
+        ),
+        (lambda: configurations(min_layers=0), "min_layers must be at least 1, but got min_layers=0"),
+        (lambda: checkpoints(max_shards=0), "max_shards must be at least 1, but got max_shards=0"),
+        (
+            lambda: checkpoints(min_layers=2, min_pruned=5),
+            "min_pruned must be in 0 to 4, two sub-layers a layer, but got min_pruned=5",
         ),
         (lambda: token_batches(0), "vocabulary_size must be at least 1, but got vocabulary_size=0"),
         (

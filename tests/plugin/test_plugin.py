@@ -1,18 +1,18 @@
-"""The pytest plugin: light, and no trouble to suites that have nothing to do with it."""
+"""The pytest plugin: light, documented, and no trouble to suites that have nothing to do with it."""
 
-import subprocess
-import sys
+import re
 from pathlib import Path
 
 import pytest
 
+from tests.plugin.running import run_pytest, run_suite
+
 HEAVY = ("torch", "transformers", "harness", "pruning", "hypothesis.strategies")
-
-
-def run_pytest(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run pytest as `python -m pytest` does, with the directory on sys.path."""
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *arguments]
-    return subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+NAMES = ("pruned", "base", "plan", "device-map", "dtype", "quantisation", "trust-remote-code")
+FIXTURES = (
+    "pruned_checkpoint", "base_checkpoint", "pruned_session", "pruned_model", "pruned_reference", "pruned_tokenizer",
+    "prune_plan", "tiny_checkpoints", "real_checkpoint",
+)  # fmt: skip
 
 
 def test_start_imports_nothing_heavy(tmp_path: Path) -> None:
@@ -68,11 +68,55 @@ def test_missing_option_is_named(pytester: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["*--prunecheck-base=nowhere is not a directory: name one that holds config.json*"])
 
 
-def test_everything_is_documented(pytester: pytest.Pytester) -> None:
-    """`pytest --help` names every option and `pytest --fixtures` every fixture of ours."""
-    text = pytester.runpytest_subprocess("--help").stdout.str()
-    for option in ("--prunecheck-pruned", "--prunecheck-base"):
-        assert option in text
-    text = pytester.runpytest_subprocess("--fixtures").stdout.str()
-    for fixture in ("pruned_checkpoint", "base_checkpoint", "real_checkpoint"):
-        assert fixture in text
+def options_of(text: str) -> set[str]:
+    """Return the options that a text of `--help` describes."""
+    return set(re.findall(r"^  (--[a-z-]+)", text, re.MULTILINE))
+
+
+def test_short_names_are_the_suite_s(tmp_path: Path) -> None:
+    """Where the conformance suite does not run, only the long names are there, and `--help` tells of each."""
+    described = options_of(run_pytest(tmp_path, "--help").stdout)
+    assert {f"--prunecheck-{name}" for name in NAMES} <= described
+    assert not {f"--{name}" for name in NAMES} & described
+    result = run_pytest(tmp_path, "--base=somewhere")
+    assert result.returncode == 4
+    assert "unrecognized arguments: --base=somewhere" in result.stderr
+
+
+def test_help_of_the_suite(tmp_path: Path) -> None:
+    """Where it runs, `--help` tells of both names of each option, though no checkpoint is named."""
+    result = run_suite(tmp_path, "--help")
+    assert result.returncode == 0, result.stderr
+    assert {f"{prefix}{name}" for name in NAMES for prefix in ("--", "--prunecheck-")} <= options_of(result.stdout)
+
+
+def test_short_names_are_free_for_others(pytester: pytest.Pytester) -> None:
+    """A suite of one's own may have options of the same short names, with a meaning of its own."""
+    pytester.makeconftest(
+        "def pytest_addoption(parser):\n"
+        "    parser.addoption('--base', type=int)\n"
+        "    parser.addoption('--plan', action='store_true')\n"
+    )
+    pytester.makepyfile(
+        "def test_mine(pytestconfig):\n"
+        "    assert (pytestconfig.getoption('--base'), pytestconfig.getoption('--plan')) == (16, True)\n"
+        "    assert pytestconfig.getoption('--prunecheck-base') is None\n"
+    )
+    pytester.runpytest_subprocess("--base", "16", "--plan").assert_outcomes(passed=1)
+
+
+def test_marker_is_documented(tmp_path: Path) -> None:
+    """`pytest --markers` says what the marker means and how to choose by it."""
+    assert (
+        "@pytest.mark.prunecheck_mode(name): the way of loading that a property of the conformance suite is checked "
+        "in; choose with -m \"prunecheck_mode(name='plain-float32')\"\n"
+    ) in run_pytest(tmp_path, "--markers").stdout
+
+
+def test_fixtures_are_documented(tmp_path: Path) -> None:
+    """`pytest --fixtures` says what each fixture is."""
+    lines = run_pytest(tmp_path, "--fixtures").stdout.splitlines()
+    described = {line.split()[0]: lines[number + 1].strip() for number, line in enumerate(lines[:-1]) if "--" in line}
+    for name in FIXTURES:
+        assert described[name]
+        assert described[name] != "no docstring available"

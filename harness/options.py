@@ -1,0 +1,62 @@
+"""The options that the command line and the pytest suite share, from the text that a user types."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from pruning import PrunePlan
+
+from .errors import CannotRun
+from .loading_modes import DTYPES, PLACES, QUANTISATIONS
+
+# What users of transformers call these places.
+_PLACES_BY_OTHER_NAMES: Final = {
+    "none": ("plain",), "cpu": ("plain",), "disk": ("disk-beside", "disk-inside"), "cuda": ("gpu",),
+}  # fmt: skip
+
+
+def judging_options(
+    *, plan: str | Path | None, device_map: str | None, dtype: str | None, quantisation: str | None
+) -> dict[str, Any]:
+    """Return keyword arguments of `check_checkpoint` from options as typed; None stands for everything.
+
+    Raises CannotRun for an unknown name, PlanError for a plan file that is none.
+    """
+    return {
+        "plan": None if plan is None else PrunePlan.from_file(plan),
+        "device_map": _names("--device-map", device_map, PLACES, _PLACES_BY_OTHER_NAMES, ("disk-all",)),
+        "dtype": _names("--dtype", dtype, DTYPES),
+        "quantisation": _names("--quantisation", quantisation, QUANTISATIONS, {"none": ()}),
+    }
+
+
+def worker_count(text: str) -> int:
+    """Return how many processes `-n` asks for: a number from 1 on, or "auto" for one a CPU; raises CannotRun."""
+    if text == "auto":
+        return os.cpu_count() or 1
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1024:
+        raise CannotRun(f"-n {text} is no number of processes: give one from 1 on, or auto")
+    return int(text)
+
+
+def _names(
+    option: str,
+    text: str | None,
+    known: tuple[str, ...],
+    other_names: dict[str, tuple[str, ...]] | None = None,
+    on_demand: tuple[str, ...] = (),
+) -> tuple[str, ...]:
+    if text is None:
+        return known
+    chosen: list[str] = []
+    for name in (part.strip() for part in text.split(",") if part.strip()):
+        if name in (other_names or {}):
+            chosen.extend((other_names or {})[name])
+        elif name in known or name in on_demand:
+            chosen.append(name)
+        else:
+            names = ", ".join((*known, *on_demand, *(other_names or {})))
+            raise CannotRun(f"{option} {name} is unknown: choose among {names}, several separated by commas")
+    return tuple(dict.fromkeys(chosen))

@@ -1,0 +1,1 @@
+"""The conformance suite: `pytest --pyargs harness.suite --pruned CHECKPOINT --base SOURCE`."""
