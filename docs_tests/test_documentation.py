@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import typer
+import yaml  # a dependency of transformers
 
 from harness.cli import app
 
@@ -22,7 +23,9 @@ RUN_ELSEWHERE = {
     "pytest -n 2": "tox environment `newest`",
 }
 # Options of other programs.
-FOREIGN_OPTIONS = {"--fixtures", "--quiet", "--import-mode"}
+FOREIGN_OPTIONS = {
+    "--fixtures", "--quiet", "--import-mode", "--pyargs", "--help", "--lf", "--junitxml", "--index-url"
+}  # fmt: skip
 
 
 def fenced(text: str, language: str) -> list[str]:
@@ -36,7 +39,9 @@ def our_options() -> set[str]:
     commands = [command, *command.commands.values()]
     options = {option for item in commands for parameter in item.params for option in parameter.opts}
     text = subprocess.run([sys.executable, "-m", "pytest", "--help"], capture_output=True, text=True, check=True).stdout
-    return options | set(re.findall(r"--prunecheck-[a-z-]+", text))
+    # Beside each, the short name that the conformance suite has.
+    plugin = set(re.findall(r"--prunecheck-[a-z-]+", text))
+    return options | plugin | {option.replace("--prunecheck-", "--") for option in plugin}
 
 
 def test_readme_commands_run(tmp_path: Path, real_checkpoint: Path) -> None:
@@ -87,6 +92,15 @@ def test_links_lead_somewhere(path: Path) -> None:
     """Every relative link of a document leads to a file."""
     targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text(encoding="utf-8"))
     assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
+def test_the_job_for_github_runs_the_readme_s_command() -> None:
+    """The job to copy is valid YAML, and what it runs of ours is a command that the README's test runs."""
+    (block,) = fenced((ROOT / "README.md").read_text(encoding="utf-8"), "yaml")
+    steps = yaml.safe_load(block)["jobs"]["checkpoint"]["steps"]
+    commands = [step["run"] for step in steps if step.get("run", "").startswith("prunecheck")]
+    assert len(commands) == 1
+    assert f"$ {commands[0]}\n" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_architecture_names_every_module() -> None:

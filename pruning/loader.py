@@ -42,6 +42,7 @@ def load_pruned(
         )
     require_manifest(source)
     _require_no_adapter(source)
+    _require_no_code_that_runs(source)
     if "torch_dtype" not in kwargs:  # the name of `dtype` before transformers 4.56
         kwargs.setdefault("dtype", "auto")
     modeling = import_module(f"pruning.remote.{family.modeling_module}")
@@ -71,6 +72,17 @@ def _require_no_adapter(source: Source) -> None:
         raise CheckpointError(
             f"{source.root} holds an adapter (adapter_config.json), with which transformers would load the base "
             "model that it names: move it to a directory of its own"
+        )
+
+
+def _require_no_code_that_runs(source: Source) -> None:
+    """Raise CheckpointError for code that transformers runs although nothing allowed it to.
+
+    (4.57.6, `generation/utils.py`, `load_custom_generate`: for a local directory whatever `trust_remote_code` says.)
+    """
+    if (source.root / "custom_generate").exists():
+        raise CheckpointError(
+            f"{source.root} holds custom_generate, code that some versions of transformers would run: remove it"
         )
 
 

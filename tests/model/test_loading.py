@@ -378,6 +378,12 @@ def _adapter_beside(root: Path) -> None:
     get_peft_model(model, config).save_pretrained(root)
 
 
+@_refused("{root} holds custom_generate, code that some versions of transformers would run: remove it")
+def _code_beside(root: Path) -> None:
+    (root / "custom_generate").mkdir()
+    (root / "custom_generate" / "generate.py").write_text("raise SystemExit('it ran')\n")
+
+
 @pytest.mark.parametrize("name", BROKEN)
 def test_what_is_off_is_refused(checkpoints: Checkpoints, tmp_path: Path, name: str) -> None:
     """A checkpoint or a call that is not exactly what it must be is refused before any inference, in one line."""
