@@ -26,6 +26,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from .text_generation import Continuation, Speech, Voice
+from .text_limits import DRIFT_LIMITS, PLAN_COST_LIMIT, PRECISION_COST_LIMIT, STANDARD_ERRORS, limits_of
 from .text_measures import (
     divergence,
     entropy,
@@ -36,35 +37,6 @@ from .text_measures import (
     surprise_variance,
 )
 
-# Limits, in nats a token, with the extremes seen on the CPU (transformers 5.23.0): the controls of
-# tests/harness/test_text_judge.py and more of their kind on the real checkpoint, and tiny random checkpoints.
-
-# Candidate and reference over the same kernels. Correct: at most 4e-12 in float32 (over a cache) and 2e-17 elsewhere,
-# where both round alike. Faults: at least 7e-8 in float32 and 6e-4 in bfloat16, both from a stock class whose random
-# weights happen to be tiny beside this checkpoint's residual stream; the next are 6e-3 (positions off by one), 0.02
-# (one attention without its cache), 0.04 (one sub-layer too few).
-DRIFT_LIMITS: Final = {"float32": 1e-8, "bfloat16": 1e-4, "8bit": 1e-4, "4bit": 1e-4}
-
-# Candidate over its cache and reference without, thus over other kernels. Correct, for plans that do not ruin the
-# model: at most 7e-12, 1.2e-3, 0.015 and 1.5e-3. A ruined model amplifies rounding, to 0.3 in 8-bit, so the reference's
-# own deviation counts as well: the candidate's was 0.9 to 1.1 times that. Faults: at least 0.011 in float32, 0.013 in
-# bfloat16, 0.02 in 8-bit, where only `cached_drift` sees a fault so small.
-OWN_DRIFT_LIMITS: Final = {"float32": 1e-8, "bfloat16": 5e-3, "8bit": 5e-2, "4bit": 5e-3}
-OWN_DRIFT_FACTOR: Final = 3.0
-
-# Correct: at most 0. Text behind a wrong tokenizer, or without the chat template: at least 2.2.
-EXCESS_LIMIT: Final = 0.5
-_STANDARD_ERRORS: Final = 5.0  # of sampling: what chance explains; at most 1.6 were seen in correct models
-
-# Over fifteen prompts, and over the three of them that are worst. Plans under which the model still answers (up to 8 of
-# its least harmful sub-layers): at most 0.17 and 0.21 in float32, 0.24 and 0.264 in 4-bit; the demo's plan: 0.12 and
-# 0.18. Plans under which it does not (attention 0; 14 of the least harmful): at least 0.304 and 0.273. A thin margin,
-# since ruin has degrees: 9 sub-layers in 4-bit have 0.263 and 0.293. Prompts count, as text alone varies twice as much.
-PLAN_COST_LIMIT: Final = 0.27
-
-# 4-bit under plans that do not ruin the model: at most 0.15. 8-bit that underflows: at least 0.43.
-PRECISION_COST_LIMIT: Final = 0.3
-
 # A model knows the prompts if they surprise it by so much less than a uniform choice. The real checkpoint: at least 3.2
 # (when 8-bit underflows), else 4.8 less; tiny random ones: 0.8 to 2 more.
 _CHANCE_MARGIN: Final = 1.0
@@ -74,11 +46,12 @@ Word = Literal["sound", "garbled", "plan ruins the model"]
 
 @dataclass(frozen=True)
 class TextVerdict:
-    """The verdict, why in one line, and what was measured (see `judge_speech`), finite numbers only."""
+    """The verdict, why in one line, what was measured (see `judge_speech`), finite numbers only, and their limits."""
 
     verdict: Word
     reason: str
     numbers: dict[str, float]
+    limits: dict[str, float]
 
 
 def judge_text(
@@ -169,8 +142,10 @@ def judge_speech(
         numbers |= _compare_with_unpruned(candidate, reference, unpruned)
     if full_precision is not None:
         numbers["precision_cost"] = _cost(full_precision, reference)
-    word, reason = _decide(numbers, precision)
-    return TextVerdict(word, reason, {name: value for name, value in numbers.items() if math.isfinite(value)})
+    limits = limits_of(numbers, precision)
+    word, reason = _decide(numbers, limits, precision)
+    finite = {name: value for name, value in numbers.items() if math.isfinite(value)}
+    return TextVerdict(word, reason, finite, limits)
 
 
 def _compare(candidate: Speech, reference: Speech, tokenizer: PreTrainedTokenizerBase | None) -> dict[str, float]:
@@ -213,7 +188,7 @@ def _compare(candidate: Speech, reference: Speech, tokenizer: PreTrainedTokenize
 
     numbers = {name: float(torch.cat(values).double().mean()) for name, values in pool.items()}
     variance = sum(numbers.pop(name) / sum(map(len, pool[name])) for name in ("variance", "reference_variance"))
-    numbers["excess"] -= numbers.pop("reference_excess") + _STANDARD_ERRORS * math.sqrt(variance)
+    numbers["excess"] -= numbers.pop("reference_excess") + STANDARD_ERRORS * math.sqrt(variance)
     return numbers
 
 
@@ -261,23 +236,25 @@ def _cost(original: Speech, reference: Speech) -> float:
     return float(torch.cat(costs).mean())
 
 
-def _decide(numbers: dict[str, float], precision: str) -> tuple[Word, str]:
+_FAULTS: Final = {
+    "drift": "it is not the model that its plan gives",
+    "cached_drift": "its KV cache leads it astray",
+    "own_drift": "its KV cache leads it astray",
+    "run_on": "it goes on after the end token",
+    "stops_short": "its texts end with a token that is no end token",
+    "excess": "its text is not what the reference would say",
+}
+
+
+def _decide(numbers: dict[str, float], limits: dict[str, float], precision: str) -> tuple[Word, str]:
     """Return the verdict and its reason. What is not within a limit is beyond it: NaN, too."""
     if numbers["not_finite"]:
         return "garbled", f"NaN or infinity among the logits of {numbers['not_finite']:.0%} of the tokens"
     if numbers["reference_not_finite"]:
         raise ValueError("the reference's logits hold NaN or infinity, so nothing can be compared with them")
-    own_limit = max(OWN_DRIFT_LIMITS[precision], OWN_DRIFT_FACTOR * numbers["reference_own_drift"])
-    for name, limit, fault in (
-        ("drift", DRIFT_LIMITS[precision], "it is not the model that its plan gives"),
-        ("cached_drift", DRIFT_LIMITS[precision], "its KV cache leads it astray"),
-        ("own_drift", own_limit, "its KV cache leads it astray"),
-        ("run_on", 0, "it goes on after the end token"),
-        ("stops_short", 0, "its texts end with a token that is no end token"),
-        ("excess", EXCESS_LIMIT, "its text is not what the reference would say"),
-    ):
-        if name in numbers and not numbers[name] <= limit:
-            return "garbled", f"{fault}: {name}={numbers[name]:.3g}, but at most {limit:g} is allowed"
+    for name, fault in _FAULTS.items():
+        if name in numbers and not numbers[name] <= limits[name]:
+            return "garbled", f"{fault}: {name}={numbers[name]:.3g}, but at most {limits[name]:g} is allowed"
     knows_prompts = "plan_cost" in numbers and numbers["prompt_surprise"] <= numbers["chance"] - _CHANCE_MARGIN
     if knows_prompts and not numbers["plan_cost"] <= PLAN_COST_LIMIT:
         cost = f"plan_cost={numbers['plan_cost']:.3g}, where {PLAN_COST_LIMIT:g} ruins a model"

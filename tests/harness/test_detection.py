@@ -1,7 +1,6 @@
 """The judge as a whole: every known fault ends faulty, under its family, and nothing sound does."""
 
 from collections.abc import Callable
-from itertools import count
 from pathlib import Path
 
 import pytest
@@ -11,22 +10,20 @@ from hypothesis import strategies as st
 from packaging.version import Version
 
 from harness.faults import FAULTS, SOUND_VARIANTS
-from harness.judge import check_checkpoint
 from harness.quiet import quiet_libraries
-from harness.strategies import plans, tiny_specs
-from harness.tiny import write_tiny_checkpoint
-from pruning import prune_checkpoint
-from tests.harness.checks.cases import PLAIN, Case, cases_in, judge_mutation, suitable_case, told
-
-# What is told of a fault under another family than its own, and why.
-TOLD_OTHERWISE = {
-    "layer-idx-stale": ("config", "deleting layers changes their number, which is a fault before any cache is used"),
-}
+from tests.harness.checks.cases import (
+    WITHOUT_TEXT,
+    Case,
+    cases_in,
+    judge_mutation,
+    suitable_case,
+    told,
+    told_family,
+)
+from tests.harness.checks.drawing import judge_drawn_sound
 
 # Loads that raise before a version of transformers, so that there is no model to judge.
 RAISES_BEFORE = {"stock-class-quantised": "5.0.0"}
-# The dearest checks are the last: none of the faults is left to them alone.
-_WITHOUT_TEXT = "not text"
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +44,9 @@ def test_fault_is_found(fault_id: str, case: Callable[[str], Case], tmp_path: Pa
         with quiet_libraries(), pytest.raises(AttributeError), fault.load(each.sound):
             pass
         return
-    report = judge_mutation(fault, each, tmp_path, keyword=_WITHOUT_TEXT)
-    family, _ = TOLD_OTHERWISE.get(fault_id, (fault.family, ""))
+    report = judge_mutation(fault, each, tmp_path, keyword=WITHOUT_TEXT)
     assert report.verdict == "faulty"
-    assert report.faults[0].family == family, told(report)
+    assert report.faults[0].family == told_family(fault), told(report)
 
 
 @pytest.mark.parametrize("variant_id", SOUND_VARIANTS)
@@ -63,17 +59,8 @@ def test_sound_variant_is_sound(variant_id: str, case: Callable[[str], Case], tm
     assert report.verdict == "sound", told(report)
 
 
-_NUMBERS = count()
-
-
 @settings(max_examples=max(1, settings().max_examples // 20))
 @given(data=st.data())
 def test_no_false_alarm(data: st.DataObject, tmp_path: Path) -> None:
     """Whatever is pruned out of whatever tiny checkpoint is sound, and nothing but sound."""
-    spec = data.draw(tiny_specs(max_layers=3))
-    plan = data.draw(plans(spec.layers))
-    folder = tmp_path / f"drawn_{next(_NUMBERS)}"
-    base = write_tiny_checkpoint(spec, folder / "base")
-    prune_checkpoint(base, folder / "pruned", plan, sync=False)
-    report = check_checkpoint(folder / "pruned", base=base, **PLAIN)
-    assert report.verdict == "sound", told(report)
+    judge_drawn_sound(data, tmp_path)

@@ -1,29 +1,22 @@
-"""The judge of generated text: faults are told from bad plans, correct models are left alone, on tiny models and real.
-
-The controls at the end reproduce the calibration of the limits in `harness/text_judge.py`; run them with `-s` to see
-how far each number is from its limit.
-"""
+"""The judge of generated text: faults are told from bad plans, correct models are left alone, on tiny models."""
 
 import json
 import math
-import shutil
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-from harness.llama_to_qwen3 import QUERY_KEY_SCALE, STREAM_SCALE
 from harness.quiet import quiet_libraries
 from harness.references import load_stock, without_sublayers
-from harness.text_generation import Continuation, Speech, Voice, encode_prompt, random_prompts, text_prompts
-from harness.text_judge import DRIFT_LIMITS, TextVerdict, judge_speech, judge_text
+from harness.text_generation import Continuation, Speech, Voice, encode_prompt, random_prompts
+from harness.text_judge import TextVerdict, judge_speech, judge_text
+from harness.text_limits import DRIFT_LIMITS
 from harness.text_measures import (
     divergence,
     expected_surprise,
@@ -34,18 +27,8 @@ from harness.text_measures import (
 )
 from harness.tiny import TinySpec, write_tiny_checkpoint
 from pruning import PrunePlan, load_pruned, prune_checkpoint
+from tests.harness.text_faults import PRECISIONS, cache_ignored, one_weight_is_nan, patched, positions_shifted
 
-PRECISIONS = {
-    "float32": {"dtype": torch.float32},
-    "bfloat16": {"dtype": torch.bfloat16},
-    "8bit": {"dtype": torch.bfloat16, "quantization_config": BitsAndBytesConfig(load_in_8bit=True)},
-    "4bit": {
-        "dtype": torch.bfloat16,
-        "quantization_config": BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
-        ),
-    },
-}
 PLAN = PrunePlan(self_attn=[0, 2], mlp=[1])
 SPEC = TinySpec(layer_types="mixed")
 each_precision = pytest.mark.parametrize("precision", PRECISIONS)
@@ -65,58 +48,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     base = write_tiny_checkpoint(SPEC, folder / "base")
     prune_checkpoint(base, folder / "pruned", PLAN, sync=False)
     return base, folder / "pruned"
-
-
-@contextmanager
-def patched(module: Any, name: str, make: Callable[[Any], Any]) -> Iterator[None]:
-    """Put `make(old)` in the place of the method `name` of `module`."""
-    setattr(module, name, make(getattr(module, name)))
-    try:
-        yield
-    finally:
-        delattr(module, name)
-
-
-@contextmanager
-def cache_ignored(model: Any, layers: list[int]) -> Iterator[None]:
-    """Let the attentions of these layers see, after the prompt, only the token at hand."""
-
-    def make(forward: Any) -> Any:
-        def forgetful(*args: Any, **kwargs: Any) -> Any:
-            if kwargs["hidden_states"].shape[1] == 1:
-                kwargs |= {"past_key_values": None, "attention_mask": None}
-            return forward(*args, **kwargs)
-
-        return forgetful
-
-    with ExitStack() as stack:
-        for layer in layers:
-            stack.enter_context(patched(model.model.layers[layer].self_attn, "forward", make))
-        yield
-
-
-def positions_shifted(model: Any, shift: int) -> Any:
-    """Count the positions of each token after the prompt `shift` too high."""
-
-    def make(forward: Any) -> Any:
-        def shifted(hidden: Tensor, position_ids: Tensor, *args: Any, **kwargs: Any) -> Any:
-            return forward(hidden, position_ids + (shift if position_ids.shape[-1] == 1 else 0), *args, **kwargs)
-
-        return shifted
-
-    return patched(model.model.rotary_emb, "forward", make)
-
-
-@contextmanager
-def one_weight_is_nan(model: Any) -> Iterator[None]:
-    """Put NaN in one weight of a norm."""
-    weight = model.model.layers[-1].post_attention_layernorm.weight.data
-    kept = weight[0].item()
-    weight[0] = math.nan
-    try:
-        yield
-    finally:
-        weight[0] = kept
 
 
 # What is measured.
@@ -385,186 +316,3 @@ def test_what_cannot_be_judged_is_refused() -> None:
         encode_prompt(None, "Hello")
     with pytest.raises(ValueError, match=r"^the reference's logits hold NaN or infinity"):
         judge_speech(sound, replace(sound, logits=counting(1, certainty=math.nan)), precision="float32")
-
-
-# The controls, on the real checkpoint: what the limits were calibrated on, in a small selection.
-
-PROMPTS = [text_prompts()[kind][-1] for kind in ("list", "another language")]
-NEW_TOKENS = 10
-REAL_PLAN = PrunePlan(self_attn=[5, 17, 20, 25, 29], mlp=[16, 17])  # the demo's
-RUINOUS_PLANS = [
-    PrunePlan(mlp=[0]),
-    PrunePlan(self_attn=[3, 5, 7, 8, 9, 10, 11, 12, 13, 14, 17, 28], mlp=[7, 16]),  # 14 of the least harmful ones
-]
-SOUND_PLANS = [PrunePlan(), PrunePlan(self_attn=[3, 5, 17], mlp=[7])]
-
-
-@pytest.fixture(scope="module")
-def real(real_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The real checkpoint, and the same pruned by REAL_PLAN."""
-    pruned = tmp_path_factory.mktemp("real") / "pruned"
-    prune_checkpoint(real_checkpoint, pruned, REAL_PLAN, sync=False)
-    return real_checkpoint, pruned
-
-
-class Controls:
-    """Judges voices against one reference, and keeps what it found."""
-
-    def __init__(self, base_directory: Path, precision: str) -> None:
-        self.precision = precision
-        self.base: Any = load_stock(base_directory, **PRECISIONS[precision])
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(base_directory)
-        self.unpruned = self.speak(Voice(self.base))
-        self.expected: dict[float, Speech] = {}
-        self.wrong: list[str] = []
-
-    def speak(self, voice: Voice, temperature: float = 0.0, tokenizer: Any = None) -> Speech:
-        """Let the voice answer the prompts."""
-        return voice.speak(
-            PROMPTS, max_new_tokens=NEW_TOKENS, temperature=temperature, tokenizer=tokenizer or self.tokenizer
-        )
-
-    def pruned_base(self, plan: PrunePlan) -> Voice:
-        """The unpruned model without what `plan` prunes."""
-        return Voice(self.base, lambda: without_sublayers(self.base, plan.self_attn, plan.mlp))
-
-    def check(self, name: str, wanted: str, said: Speech, expected: Speech, **options: Any) -> None:
-        """Judge `said`, print the numbers, and note whether the verdict is what was wanted."""
-        verdict = judge_speech(said, expected, precision=self.precision, tokenizer=self.tokenizer, **options)
-        decisive = (
-            "drift",
-            "cached_drift",
-            "own_drift",
-            "reference_own_drift",
-            "excess",
-            "plan_cost",
-            "precision_cost",
-        )
-        numbers = {key: f"{verdict.numbers[key]:.2g}" for key in decisive if key in verdict.numbers}
-        print(f"{self.precision} {name}: {verdict.verdict}, {numbers}")
-        if verdict.verdict != wanted:
-            self.wrong.append(f"{name}: {verdict}")
-
-    def candidate(self, name: str, wanted: str, voice: Voice, temperature: float = 0.0, tokenizer: Any = None) -> None:
-        """Check a candidate of REAL_PLAN."""
-        if temperature not in self.expected:
-            self.expected[temperature] = self.speak(self.pruned_base(REAL_PLAN), temperature)
-        unpruned = self.unpruned if wanted == "sound" else None  # a fault is seen without it
-        said = self.speak(voice, temperature, tokenizer)
-        self.check(name, wanted, said, self.expected[temperature], unpruned=unpruned)
-
-
-@pytest.mark.newest
-@pytest.mark.real_checkpoint
-def test_controls_in_float32(real: tuple[Path, Path], tmp_path: Path) -> None:
-    """Sound plans and samples are sound, every fault is garbled, ruinous plans are told from faults."""
-    controls = Controls(real[0], "float32")
-    model: Any = load_pruned(real[1], dtype=torch.float32)
-    for temperature in (0.0, 1.5):
-        controls.candidate(f"sound, temperature {temperature}", "sound", Voice(model), temperature)
-    for plan in SOUND_PLANS:
-        said = controls.speak(controls.pruned_base(plan))
-        controls.check(str(plan), "sound", said, said, unpruned=controls.unpruned)
-    for plan in RUINOUS_PLANS:
-        said = controls.speak(controls.pruned_base(plan))
-        controls.check(str(plan), "plan ruins the model", said, said, unpruned=controls.unpruned)
-
-    faults: dict[str, Callable[[], AbstractContextManager[None]]] = {
-        "cache ignored in one layer": lambda: cache_ignored(model, [27]),
-        "positions off by one": lambda: positions_shifted(model, 1),
-    }
-    for name, fault in faults.items():
-        controls.candidate(name, "garbled", Voice(model, fault))
-    controls.candidate("nothing pruned", "garbled", Voice(controls.base))
-    controls.candidate("one MLP more", "garbled", controls.pruned_base(REAL_PLAN | PrunePlan(mlp=[7])))
-    shifted = PrunePlan(
-        self_attn=[layer - 1 for layer in REAL_PLAN.self_attn], mlp=[layer - 1 for layer in REAL_PLAN.mlp]
-    )
-    controls.candidate("plan shifted", "garbled", controls.pruned_base(shifted))
-    controls.candidate("stock class", "garbled", Voice(stock_class(real[1], tmp_path / "stock")))
-    for name, edit in (
-        ("vocabulary shifted", shift_vocabulary),
-        ("decoder lost", lambda content: content.pop("decoder")),
-    ):
-        wrong = edited_tokenizer(real[0], tmp_path / name, edit)
-        controls.candidate(name, "garbled", Voice(model), tokenizer=wrong)
-    assert not controls.wrong
-
-
-@pytest.mark.newest
-@pytest.mark.real_checkpoint
-@pytest.mark.parametrize("precision", ["bfloat16", "8bit", "4bit"])
-def test_controls_in_other_precisions(real: tuple[Path, Path], precision: str) -> None:
-    """The noise of a precision is sound, a cache that is off by one position is garbled."""
-    controls = Controls(real[0], precision)
-    model: Any = load_pruned(real[1], **PRECISIONS[precision])
-    controls.candidate("sound", "sound", Voice(model))
-    controls.candidate("positions off by one", "garbled", Voice(model, lambda: positions_shifted(model, 1)))
-    assert not controls.wrong
-
-
-@pytest.mark.real_checkpoint
-def test_8bit_that_underflows_is_garbled(real: tuple[Path, Path], tmp_path: Path) -> None:
-    """A checkpoint whose 8-bit load underflows is garbled although the equally loaded reference is, too."""
-    directory = underflowing(real[0], tmp_path / "underflowing")
-    controls = Controls(directory, "8bit")
-    full: Any = load_stock(directory, dtype=torch.float32)
-    said = controls.speak(controls.pruned_base(REAL_PLAN))
-    original = controls.speak(Voice(full, lambda: without_sublayers(full, REAL_PLAN.self_attn, REAL_PLAN.mlp)))
-    controls.check("underflow", "garbled", said, said, unpruned=controls.unpruned, full_precision=original)
-    assert not controls.wrong
-
-
-def stock_class(pruned: Path, directory: Path) -> Any:
-    """Load a pruned checkpoint by the stock class, which fills what is missing with random weights and runs it."""
-    directory.mkdir()
-    config = json.loads((pruned / "config.json").read_text()) | {"model_type": "qwen3"}
-    for name in ("auto_map", "per_layer_config"):
-        config.pop(name, None)
-    (directory / "config.json").write_text(json.dumps(config))
-    for path in pruned.glob("*.safetensors*"):
-        (directory / path.name).symlink_to(path)
-    torch.manual_seed(0)
-    return AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
-
-
-def edited_tokenizer(base: Path, directory: Path, edit: Callable[[dict[str, Any]], Any]) -> Any:
-    """Load the base's tokenizer with an edited `tokenizer.json`."""
-    directory.mkdir()
-    for name in ("config.json", "tokenizer_config.json", "chat_template.jinja"):
-        shutil.copy(base / name, directory)
-    content = json.loads((base / "tokenizer.json").read_text())
-    edit(content)
-    (directory / "tokenizer.json").write_text(json.dumps(content))
-    return AutoTokenizer.from_pretrained(directory)
-
-
-def shift_vocabulary(content: dict[str, Any]) -> None:
-    """Give each token but the special ones the id of the next."""
-    vocabulary = content["model"]["vocab"]
-    special = {token["id"] for token in content["added_tokens"]}
-    tokens = [token for token, index in vocabulary.items() if index not in special]
-    ids = [vocabulary[token] for token in tokens]
-    vocabulary |= zip(tokens, ids[1:] + ids[:1], strict=True)
-
-
-def underflowing(base: Path, directory: Path) -> Path:
-    """Write the real checkpoint as `llama_to_qwen3` converts it with S = 1 and T = 2**24: the same in float32."""
-    stream, query_key = STREAM_SCALE, QUERY_KEY_SCALE / 2.0**24
-    scales = {
-        ("embed_tokens.weight", "o_proj.weight", "down_proj.weight"): 1 / stream,
-        ("model.norm.weight",): stream,
-        ("q_proj.weight", "k_proj.weight"): query_key,
-        ("q_norm.weight", "k_norm.weight"): 1 / (stream * query_key),
-    }
-    shutil.copytree(base, directory, ignore=shutil.ignore_patterns("*.safetensors"))
-    config = json.loads((base / "config.json").read_text())
-    (directory / "config.json").write_text(json.dumps(config | {"rms_norm_eps": config["rms_norm_eps"] / stream**2}))
-    for path in base.glob("*.safetensors"):
-        tensors = load_file(path)
-        for name in tensors:
-            for endings, scale in scales.items():
-                if name.endswith(endings):
-                    tensors[name] = tensors[name] * scale
-        save_file(tensors, directory / path.name, metadata={"format": "pt"})
-    return directory

@@ -30,6 +30,12 @@ SPECS = {
     "nothing": (TinySpec(layers=2, **_SMALL), PrunePlan()),
     "everything": (TinySpec(layers=2, **_SMALL), PrunePlan(self_attn=(0, 1), mlp=(0, 1))),
 }
+# What is told of a fault under another family than its own, and why.
+TOLD_OTHERWISE = {
+    "layer-idx-stale": ("config", "deleting layers changes their number, which is a fault before any cache is used"),
+}
+# The dearest checks are the last: none of the faults is left to them alone.
+WITHOUT_TEXT = "not text"
 PLAIN: dict[str, Any] = {"device_map": ("plain",), "dtype": ("float32",), "quantisation": ()}
 
 
@@ -106,6 +112,11 @@ def judge_mutation(mutation: Fault | SoundVariant, case: Case, folder: Path, **o
     destination = folder / re.sub(r"\W", "_", f"{mutation.id} {case.sound.name}")
     mutation.plant(case.sound, destination)
     return judge(case, destination, **options)
+
+
+def told_family(fault: Fault) -> str:
+    """Return the family that a report names first."""
+    return TOLD_OTHERWISE.get(fault.id, (fault.family, ""))[0]
 
 
 def record(report: Report, name: str) -> CheckRecord:
