@@ -28,7 +28,8 @@ class Subject:
 
     `plan` is the plan that was meant, `plan_source` where it was read; `declared_plan` what config.json says in
     transformers' own words (None if it says nothing), `manifest` the content of pruning.json. `trusted` says whether
-    the checkpoint's own code may run. `device_map` and the like belong to loading: see `loading_modes`.
+    the checkpoint's own code may run. `device_map` and the like belong to loading: see `loading_modes`. `findings`
+    and `memory` are what checks leave there: for people, and for the checks of other ways of loading.
     """
 
     stored: StoredCheckpoint
@@ -41,6 +42,7 @@ class Subject:
     code: CheckpointCode
     trusted: bool
     findings: list[str] = field(default_factory=list, compare=False)
+    memory: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def root(self) -> Path:

@@ -46,12 +46,21 @@ Word = Literal["sound", "garbled", "plan ruins the model"]
 
 @dataclass(frozen=True)
 class TextVerdict:
-    """The verdict, why in one line, what was measured (see `judge_speech`), finite numbers only, and their limits."""
+    """The verdict, why in one line, what was measured (see `judge_speech`), finite numbers only, and their limits.
+
+    `beyond` names the number that decided against the model, None for a sound one.
+    """
 
     verdict: Word
     reason: str
     numbers: dict[str, float]
     limits: dict[str, float]
+    beyond: str | None
+
+    @property
+    def knows_prompts(self) -> bool:
+        """Whether the unpruned model was asked, and knows enough of the prompts for a plan's cost to mean anything."""
+        return _knows_prompts(self.numbers)
 
 
 def judge_text(
@@ -143,9 +152,9 @@ def judge_speech(
     if full_precision is not None:
         numbers["precision_cost"] = _cost(full_precision, reference)
     limits = limits_of(numbers, precision)
-    word, reason = _decide(numbers, limits, precision)
+    word, beyond, reason = _decide(numbers, limits, precision)
     finite = {name: value for name, value in numbers.items() if math.isfinite(value)}
-    return TextVerdict(word, reason, finite, limits)
+    return TextVerdict(word, reason, finite, limits, beyond)
 
 
 def _compare(candidate: Speech, reference: Speech, tokenizer: PreTrainedTokenizerBase | None) -> dict[str, float]:
@@ -246,26 +255,35 @@ _FAULTS: Final = {
 }
 
 
-def _decide(numbers: dict[str, float], limits: dict[str, float], precision: str) -> tuple[Word, str]:
-    """Return the verdict and its reason. What is not within a limit is beyond it: NaN, too."""
+def _knows_prompts(numbers: dict[str, float]) -> bool:
+    return "plan_cost" in numbers and numbers["prompt_surprise"] <= numbers["chance"] - _CHANCE_MARGIN
+
+
+def _decide(numbers: dict[str, float], limits: dict[str, float], precision: str) -> tuple[Word, str | None, str]:
+    """Return the verdict, the number that decided, and why. What is not within a limit is beyond it: NaN, too."""
     if numbers["not_finite"]:
-        return "garbled", f"NaN or infinity among the logits of {numbers['not_finite']:.0%} of the tokens"
+        share = f"{numbers['not_finite']:.0%}"
+        return "garbled", "not_finite", f"NaN or infinity among the logits of {share} of the tokens"
     if numbers["reference_not_finite"]:
         raise ValueError("the reference's logits hold NaN or infinity, so nothing can be compared with them")
+
+    def is_beyond(name: str) -> bool:
+        return name in numbers and not numbers[name] <= limits[name]
+
     for name, fault in _FAULTS.items():
-        if name in numbers and not numbers[name] <= limits[name]:
-            return "garbled", f"{fault}: {name}={numbers[name]:.3g}, but at most {limits[name]:g} is allowed"
-    knows_prompts = "plan_cost" in numbers and numbers["prompt_surprise"] <= numbers["chance"] - _CHANCE_MARGIN
-    if knows_prompts and not numbers["plan_cost"] <= PLAN_COST_LIMIT:
-        cost = f"plan_cost={numbers['plan_cost']:.3g}, where {PLAN_COST_LIMIT:g} ruins a model"
-        return "plan ruins the model", f"it says what its plan gives, but {cost}"
-    if "precision_cost" in numbers and not numbers["precision_cost"] <= PRECISION_COST_LIMIT:
+        if is_beyond(name):
+            return "garbled", name, f"{fault}: {name}={numbers[name]:.3g}, but at most {limits[name]:g} is allowed"
+    plan = ""
+    if _knows_prompts(numbers):
+        plan = f"plan_cost={numbers['plan_cost']:.3g}, where {PLAN_COST_LIMIT:g} ruins a model"
+        if is_beyond("plan_cost"):
+            return "plan ruins the model", "plan_cost", f"it says what its plan gives, but {plan}"
+    if is_beyond("precision_cost"):
         cost = f"precision_cost={numbers['precision_cost']:.3g}, but at most {PRECISION_COST_LIMIT:g} is allowed"
-        return "garbled", f"loading in {precision} ruins any model of this plan: {cost}"
-    if knows_prompts:
-        cost = f"plan_cost={numbers['plan_cost']:.3g}, where {PLAN_COST_LIMIT:g} ruins a model"
-        return "sound", f"it says what its plan gives: {cost}"
+        return "garbled", "precision_cost", f"loading in {precision} ruins any model of this plan: {cost}"
+    if plan:
+        return "sound", None, f"it says what its plan gives: {plan}"
     known = (
         "the unpruned model knows nothing of the prompts" if "plan_cost" in numbers else "no unpruned model was given"
     )
-    return "sound", f"it says what its plan gives; {known}, so nothing is said about the plan"
+    return "sound", None, f"it says what its plan gives; {known}, so nothing is said about the plan"

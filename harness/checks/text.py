@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from transformers import AutoTokenizer
 
 from harness.batches import random_ids
 from harness.forward import unpadded
+from harness.full_precision import remember_full_precision, speech_in_full_precision
 from harness.reporting.report import FoundFault
 from harness.session import Session, has_tokenizer
 from harness.stock import stock_config_object
-from harness.text_generation import Voice, encode_prompt, random_prompts, text_prompts
-from harness.text_judge import judge_text
+from harness.text_generation import Speech, Voice, encode_prompt, random_prompts, text_prompts
+from harness.text_judge import TextVerdict, judge_speech
 
 from .candidate import candidate_runs
 from .check import FaultFound, NotChecked, Numbers, fault
 from .explain import cache_differs, logits_differ
 
-_NEW_TOKENS = 16
-_TEMPERATURES = {"greedy": 0.0, "sampled": 0.8}
+_NEW_TOKENS: Final = 16
+_TEMPERATURES: Final = {"greedy": 0.0, "sampled": 0.8}
 
 
 def text(session: Session, how: str) -> Numbers:
@@ -28,46 +29,68 @@ def text(session: Session, how: str) -> Numbers:
     prompts, tokenizer = _prompts(session)
     if session.mode.is_quantised:
         prompts = prompts[:2]  # slow on a CPU
-    reference = Voice(session.reference, session.pruned_reference)
-    # What the plan costs is asked once: it is the same however the model is loaded and the next token is chosen.
-    ask_the_plan = session.has_base and how == "greedy" and not session.mode.is_quantised
-    unpruned = Voice(session.reference) if ask_the_plan else None
+    options = {"max_new_tokens": _NEW_TOKENS, "temperature": _TEMPERATURES[how]}
+    own_tokenizer = _own_tokenizer(session, prompts) if tokenizer is not None else None
     with candidate_runs(session, cached=True):
-        candidate = Voice(session.model)
-        verdict = judge_text(
-            candidate,
-            reference,
-            prompts,
-            precision=session.mode.precision,
-            unpruned=unpruned,
-            tokenizer=tokenizer,
-            candidate_tokenizer=_own_tokenizer(session, prompts) if tokenizer is not None else None,
-            max_new_tokens=_NEW_TOKENS,
-            temperature=_TEMPERATURES[how],
+        said = Voice(session.model).speak(prompts, tokenizer=own_tokenizer, **options)
+    expected = Voice(session.reference, session.pruned_reference).speak(prompts, tokenizer=tokenizer, **options)
+    # What plan and precision cost is asked once: it is the same however the next token is chosen.
+    ask_for_costs = session.has_base and how == "greedy"
+    unpruned = exact = None
+    if ask_for_costs and not session.mode.is_quantised:
+        unpruned = Voice(session.reference).speak(prompts, tokenizer=tokenizer, max_new_tokens=_NEW_TOKENS)
+    elif ask_for_costs:
+        exact = speech_in_full_precision(session, prompts, tokenizer, _NEW_TOKENS)
+    precision = session.mode.precision
+    try:
+        verdict = judge_speech(
+            said, expected, precision=precision, unpruned=unpruned, full_precision=exact, tokenizer=tokenizer
         )
-    if verdict.verdict == "plan ruins the model":
-        session.subject.findings.append(
-            f"the plan itself ruins this model: the reference is garbled too ({session.mode.name}, {verdict.reason})"
-        )
-    if verdict.verdict == "garbled":
-        if verdict.numbers.get("run_on") or verdict.numbers.get("stops_short"):
-            raise FaultFound(_ends_elsewhere(verdict.reason), numbers=verdict.numbers)
-        batch = unpadded(random_ids(session.subject.config, 1, 24))
-        uncached_is_right = not verdict.numbers.get("drift", 1.0) > 1e-2
-        explained = (
-            cache_differs(session, "dynamic", "generate", verdict.reason, True)
-            if uncached_is_right
-            else logits_differ(session, batch, verdict.reason)
-        )
-        raise FaultFound(explained, numbers=verdict.numbers)
+    except ValueError as error:  # the reference gives NaN, and the candidate does not
+        raise NotChecked(f"there is nothing to compare the text with: {error}") from None
+    if unpruned is not None:
+        remember_full_precision(session, expected, verdict)
+    _tell(session, said, verdict)
     return verdict.numbers
 
 
-def _ends_elsewhere(reason: str) -> FoundFault:
-    return fault(
-        "tokenizer", "ends-elsewhere", f"what the model says does not end where the reference's text does: {reason}",
-        remedy="Copy generation_config.json, the tokenizer's files and the chat template from the base.",
-    )  # fmt: skip
+def _tell(session: Session, said: Speech, verdict: TextVerdict) -> None:
+    """Note what is no fault of the model's; raise FaultFound for what is."""
+    name = session.mode.name
+    if verdict.verdict == "plan ruins the model":
+        session.subject.findings.append(
+            f"the plan itself ruins this model: the reference is garbled too ({name}, {verdict.reason})"
+        )
+    elif verdict.beyond == "precision_cost" and not session.is_given:
+        session.subject.findings.append(
+            f"the precision itself ruins this model: the reference is garbled too ({name}, {verdict.reason})"
+        )
+    elif verdict.verdict == "garbled":
+        raise FaultFound(_explained(session, verdict), numbers=verdict.numbers)
+
+
+def _explained(session: Session, verdict: TextVerdict) -> FoundFault:
+    if verdict.beyond in ("run_on", "stops_short"):
+        return fault(
+            "tokenizer", "ends-elsewhere",
+            f"what the model says does not end where the reference's text does: {verdict.reason}",
+            remedy="Copy generation_config.json, the tokenizer's files and the chat template from the base.",
+        )  # fmt: skip
+    if verdict.beyond == "excess":
+        return fault(
+            "tokenizer", "text-read-otherwise",
+            f"the model computes what it should, but its text is cut into other tokens: {verdict.reason}",
+            remedy="Copy the tokenizer's files and the chat template from the base.",
+        )  # fmt: skip
+    if verdict.beyond == "precision_cost":
+        return fault(
+            "quantisation", "precision-ruins-the-model", verdict.reason,
+            "a stock model of the base, loaded alike, is garbled too",
+            remedy="Load in bfloat16: this checkpoint's values do not fit what the quantiser computes with.",
+        )  # fmt: skip
+    if verdict.beyond in ("drift", "not_finite"):
+        return logits_differ(session, unpadded(random_ids(session.subject.config, 1, 24)), verdict.reason)
+    return cache_differs(session, "dynamic", "generate", verdict.reason, True)
 
 
 def _prompts(session: Session) -> tuple[Sequence[str | list[int]], Any]:

@@ -70,6 +70,14 @@ def something_pruned(checkpoint: Path) -> str | None:
     return None if self_attn or mlp else f"{checkpoint} has no pruned sub-layer, but the fault is about one"
 
 
+def something_kept(checkpoint: Path) -> str | None:
+    """Require a kept sub-layer."""
+    config = config_of(checkpoint)
+    if sum(map(len, plan_of(config))) < 2 * config["num_hidden_layers"]:
+        return None
+    return f"{checkpoint} has no sub-layer left, but the fault is about a kept one"
+
+
 def pruned_mlp(checkpoint: Path) -> str | None:
     """Require a pruned mlp."""
     return None if plan_of(config_of(checkpoint))[1] else f"{checkpoint} has no pruned mlp, but the fault is about one"

@@ -12,6 +12,7 @@ from harness.faults.conditions import (
     last_layer_kept,
     own_code,
     several_layers,
+    something_kept,
     something_pruned,
     transformers_before,
     transformers_from,
@@ -74,12 +75,6 @@ def _one_too_many(plan: Plan, layers: int) -> Plan:
 def _swap_matters(checkpoint: Path) -> str | None:
     self_attn, mlp = plan_of(config_of(checkpoint))
     return None if self_attn != mlp else f"{checkpoint} has the same layers pruned in both lists: nothing to swap"
-
-
-def _sublayer_kept(checkpoint: Path) -> str | None:
-    config = config_of(checkpoint)
-    kept = 2 * config["num_hidden_layers"] - sum(map(len, plan_of(config)))
-    return None if kept else f"{checkpoint} has nothing left to skip, but the fault skips a kept sub-layer"
 
 
 def _drop_a_layer(config: Json) -> None:
@@ -172,7 +167,7 @@ FAULTS = (
         where="config",
         symptom="drift",
         description="config.json skips one sub-layer more than was pruned, whose weights are stored",
-        requires=_sublayer_kept,
+        requires=something_kept,
         plant=_edit_plan(_one_too_many),
     ),
     Fault(

@@ -21,7 +21,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from harness.faults.checkpoint_files import copy_checkpoint, edit_tensors
 from harness.faults.code_edits import edit_file
-from harness.faults.conditions import all_of, own_code, several_gpus, something_pruned
+from harness.faults.conditions import all_of, own_code, several_gpus, something_kept, something_pruned
 from harness.faults.fault import Fault
 from harness.faults.loading import (
     from_auto,
@@ -150,6 +150,7 @@ FAULTS = (
         where="environment",
         symptom="first",
         description="the file of weights is replaced after a load that left the decoder layers on the disk",
+        requires=something_kept,
         load=_file_rewritten,
     ),
     Fault(

@@ -18,6 +18,7 @@ from harness.faults.code_faults import RESIDENT
 from harness.faults.conditions import (
     all_of,
     attention_after_pruned_first,
+    kept_attention,
     kept_mlp,
     own_code,
     package,
@@ -235,6 +236,7 @@ FAULTS = (
         where="load",
         symptom="batch only",
         description="the attention mask does not reach the model, so padding is read as text",
+        requires=kept_attention,
         load=_mask_dropped,
     ),
     Fault(

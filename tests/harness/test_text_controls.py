@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from harness.judge import check_checkpoint, check_model
 from harness.quiet import quiet_libraries
 from harness.text_generation import Voice, text_prompts
 from pruning import load_pruned, prune_checkpoint
@@ -27,7 +28,7 @@ from tests.harness.text_controls import (
     write_records,
     wrong_tokenizers,
 )
-from tests.harness.text_faults import PRECISIONS, positions_shifted, stock_class
+from tests.harness.text_faults import PRECISIONS, positions_shifted, stock_class, underflowing
 
 RECORDS = Path(__file__).parents[2] / "fixtures" / "text_controls.json"
 FEW_PROMPTS = [text_prompts()[kind][-1] for kind in ("list", "another language")]
@@ -98,6 +99,20 @@ def test_other_precisions(real: tuple[Path, Path], precision: str) -> None:
 def test_8bit_that_underflows_is_garbled(real: tuple[Path, Path], tmp_path: Path) -> None:
     """A checkpoint whose 8-bit load underflows is garbled although the equally loaded reference is, too."""
     assert not underflow(real[0], tmp_path, FEW_PROMPTS, FEW_TOKENS).wrong
+
+
+@pytest.mark.newest
+def test_8bit_that_underflows_is_told(real: tuple[Path, Path], tmp_path: Path) -> None:
+    """Of a checkpoint it is a finding that 8-bit ruins it; in a model that somebody loaded so, it is a fault."""
+    base, pruned = underflowing(real[0], tmp_path / "underflowing"), tmp_path / "pruned"
+    prune_checkpoint(base, pruned, REAL_PLAN, sync=False)
+    report = check_checkpoint(
+        pruned, base=base, device_map=("plain",), dtype=(), quantisation=("8bit",), keyword="text.greedy"
+    )
+    assert report.faults == ()
+    assert [finding for finding in report.findings if finding.startswith("the precision itself ruins this model")]
+    report = check_model(load_pruned(pruned, **PRECISIONS["8bit"]), checkpoint=pruned, base=base, keyword="text.greedy")
+    assert [fault.id for fault in report.faults] == ["precision-ruins-the-model"]
 
 
 @pytest.mark.sweep

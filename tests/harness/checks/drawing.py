@@ -1,5 +1,6 @@
 """Faults and sound checkpoints that hypothesis draws, judged."""
 
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,17 @@ from hypothesis import strategies as st
 from harness.faults import Fault
 from harness.judge import check_checkpoint
 from harness.strategies import SpecBounds, checkpoints
-from tests.harness.checks.cases import PLAIN, WITHOUT_TEXT, Case, judge_mutation, told, told_family
+from harness.tiny import write_tiny_checkpoint
+from pruning import prune_checkpoint
+from tests.harness.checks.cases import (
+    PLAIN,
+    WITHOUT_TEXT,
+    Case,
+    judge_mutation,
+    told,
+    told_family,
+    write_tokenizer,
+)
 
 _NUMBERS = count()
 # What a fault requires is rare among checkpoints that are drawn without a thought of it.
@@ -36,9 +47,15 @@ def judge_drawn_fault(fault: Fault, data: st.DataObject, folder: Path) -> Any:
     """Draw a checkpoint in which the fault can be planted, and require that it is found, under its family."""
     if reason := fault.needs():
         pytest.skip(reason)
-    case = data.draw(checkpoints(min_pruned=0, **_BOUNDS.get(fault.id, {})))
+    case = data.draw(checkpoints(**_BOUNDS.get(fault.id, {})))
     each = folder / f"case_{next(_NUMBERS)}"
-    base, sound = case.write(each)
+    if fault.where == "tokenizer":
+        spec = replace(case.spec, vocabulary_size=320)  # of the tokens that the tokenizer has
+        base, sound = write_tiny_checkpoint(spec, each / "base"), each / "pruned"
+        write_tokenizer(base)
+        prune_checkpoint(base, sound, case.plan, sync=False)
+    else:
+        base, sound = case.write(each)
     assume(fault.requires(sound) is None)
     report = judge_mutation(fault, Case(base, sound, case.plan), each, keyword=WITHOUT_TEXT)
     assert report.verdict == "faulty", told(report)
