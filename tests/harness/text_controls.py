@@ -141,9 +141,9 @@ def underflow(base: Path, folder: Path, prompts: list[str], new_tokens: int) -> 
 
 def every_control(base: Path, pruned: Path, folder: Path, precision: str, prompts: dict[str, list[str]]) -> Controls:
     """Judge every control in one precision."""
-    every = [text for texts in prompts.values() for text in texts]
+    one_of_each = [texts[0] for texts in prompts.values()]
     with quiet_libraries():
-        controls = Controls(base, precision, every, 16)
+        controls = Controls(base, precision, one_of_each, 12)
         model: Any = load_pruned(pruned, **PRECISIONS[precision])
         for temperature in (0.0, 0.7, 1.0, 1.5):
             controls.candidate(f"temperature {temperature:g}", "sound", Voice(model), temperature)
