@@ -67,22 +67,29 @@ def stale_code(model_class: type, root: Path) -> str | None:
             if isinstance(function, FunctionType) and function.__code__.co_filename == module.__file__
         }
         for name, code in loaded.items():
-            if name in stored and _content(code) != _content(stored[name]):
+            if name in stored and _content(code) not in map(_content, stored[name]):
                 return path.name
     return None
 
 
 def _content(code: CodeType) -> tuple[object, ...]:
-    return code.co_code, code.co_names, tuple(repr(each) for each in code.co_consts if not isinstance(each, CodeType))
+    constants = (each for each in code.co_consts if not isinstance(each, CodeType))
+    # Sets have no order: their text depends on the process.
+    return (
+        code.co_code,
+        code.co_names,
+        tuple(repr(sorted(map(repr, each))) if isinstance(each, frozenset) else repr(each) for each in constants),
+    )
 
 
-def _functions_of(code: CodeType) -> dict[str, CodeType]:
-    """Return the functions that compiled code defines, nested ones too, by qualified name."""
-    found = {}
+def _functions_of(code: CodeType) -> dict[str, list[CodeType]]:
+    """Return the functions that compiled code defines, nested ones too, by qualified name, which several may share."""
+    found: dict[str, list[CodeType]] = {}
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            found[constant.co_qualname] = constant
-            found |= _functions_of(constant)
+            found.setdefault(constant.co_qualname, []).append(constant)
+            for name, nested in _functions_of(constant).items():
+                found.setdefault(name, []).extend(nested)
     return found
 
 

@@ -16,28 +16,43 @@ from .reporting.report import FoundFault
 
 Found = Mapping[str, tuple[FoundFault, ...]]
 
-_EVERYTHING_STORED: Final = (
-    "stored.plan",
-    "stored.keys",
-    "stored.tied-head",
-    "stored.base-bytes",
-    "stored.manifest-bytes",
-)
+_UNREADABLE: Final = ("stored.keys", "stored.plan", "stored.tied-head", "stored.manifest-bytes:named-but-not-stored")
+_ANOTHER_FILE: Final = (*_UNREADABLE, "stored.base-bytes", "stored.manifest-bytes")
 
-# Fault (by its id, or by family and check) of what is stored -> checks of what is stored that fail because of it.
+# Fault of what is stored, by its id -> checks of what is stored that fail because of it, or one fault of a check alone.
 _STORED_CONSEQUENCES: Final[Mapping[str, tuple[str, ...]]] = {
-    "files": _EVERYTHING_STORED,
-    "wrong-layer-count": _EVERYTHING_STORED,
-    "prequantised-then-pruned": ("stored.keys", "stored.base-bytes", "stored.values", "stored.plan"),
+    "truncated-file": _UNREADABLE,
+    "git-lfs-pointer": _UNREADABLE,
+    "shard-missing": _UNREADABLE,
+    "shard-not-in-index": _UNREADABLE,
+    "no-weights": _UNREADABLE,
+    "index-broken": (*_UNREADABLE, "stored.files:no-weights", "stored.files:shard-not-in-index"),
+    "indexed-but-not-stored": _UNREADABLE,
+    "stale-single-file": _ANOTHER_FILE,
+    "stored-twice": _ANOTHER_FILE,
+    "wrong-layer-count": _ANOTHER_FILE,
+    "prequantised-then-pruned": (
+        "stored.keys", "stored.base-bytes:stored-in-another-dtype", "stored.values", "stored.plan",
+        "stored.manifest-bytes:named-but-not-stored",
+    ),
+    "another-plan-carried-out": ("stored.keys",),
     "plan-not-carried-out": ("stored.keys",),
-    "wrapper-prefix": ("stored.tied-head", "stored.plan"),
+    "wrapper-prefix": ("stored.tied-head", "stored.plan", "stored.manifest-bytes:named-but-not-stored"),
+    "keys-renamed": ("stored.tied-head", "stored.plan", "stored.manifest-bytes:named-but-not-stored"),
+    "lm-head-lost": ("stored.manifest-bytes:named-but-not-stored",),
     "tie-word-embeddings-differs": ("stored.tied-head",),
-    "stored-in-another-dtype": ("stored.manifest-bytes", "stored.config"),
+    "stored-in-another-dtype": ("stored.manifest-bytes", "stored.config:dtype-differs", "stored.config:dtype-lost"),
     "bytes-differ": ("stored.manifest-bytes",),
+    "bytes-differ-where-not-finite": ("stored.manifest-bytes",),
+    "not-finite": (
+        "stored.base-bytes:bytes-differ-where-not-finite", "stored.manifest-bytes:bytes-differ-where-not-finite",
+    ),
     "shape-mismatch": ("stored.base-bytes", "stored.manifest-bytes"),
     "pruned-keys-kept": ("stored.plan",),
-    "kept-keys-lost": ("stored.plan", "stored.tied-head"),
-}
+    "kept-keys-lost": ("stored.plan", "stored.tied-head", "stored.manifest-bytes:named-but-not-stored"),
+}  # fmt: skip
+# What the values of tensors cannot bring about in a loaded model.
+_UNTOUCHED_BY_VALUES: Final = ("buffers", "placement", "quantised-modules")
 # Families of what is stored that leave the loaded model as it should be, and what they do touch.
 _HARMLESS_TO_THE_MODEL: Final[Mapping[str, tuple[str, ...]]] = {
     "tokenizer": ("text",), "offload": ("disk",), "precision": (),
@@ -105,14 +120,16 @@ def _is_explained(check: str, fault: FoundFault, found: Found) -> bool:
             others = [(other, each) for other, each in others if each.id == "wrong-layer-count"]
         same = [(check, each) for each in found[check] if each is not fault and each.family == "files"]
         return any(
-            check in _STORED_CONSEQUENCES.get(each.id, _STORED_CONSEQUENCES.get(each.family, ()))
+            {check, f"{check}:{fault.id}"} & set(_STORED_CONSEQUENCES.get(each.id, ()))
             for other, each in [*others, *same]
-            if other.startswith("stored.") and other != "stored.prune-again" and each is not fault
+            if other.startswith("stored.") and other != "stored.prune-again"
         )
     mode, _, title = check.partition(".")
     name = title.partition(".")[0]
     for other, each in others:
         if other.startswith("stored."):
+            if each.family in ("keys", "tied-head", "values") and name in _UNTOUCHED_BY_VALUES:
+                continue
             touched = _HARMLESS_TO_THE_MODEL.get(each.family)
             if touched is None or name in touched or any(mode.startswith(place) for place in touched):
                 return True

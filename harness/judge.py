@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,7 @@ from .quiet import quiet_libraries
 from .repair import repaired
 from .reporting.environment import environment
 from .reporting.report import CheckRecord, Coverage, FoundFault, Outcome, Report
-from .session import Session
+from .session import Session, first_line
 from .subject import Subject, read_subject
 
 Progress = Callable[[int, int, str], None]
@@ -89,7 +89,8 @@ def check_checkpoint(
             judged = run_in_processes(subject, chosen, workers, memory, progress)
         else:
             judged = run_checks(subject, chosen, memory=memory, progress=progress)
-        faults = (*diagnose(judged.faults), *faults_of_the_code(subject, judged, memory))
+        faults = diagnose(judged.faults)
+        faults += faults_of_the_code(subject, judged, {fault.family for fault in faults}, memory)
     options = {
         "device_map": list(device_map), "dtype": list(dtype), "quantisation": list(quantisation), "keyword": keyword,
         "trust_remote_code": trust_remote_code,
@@ -210,12 +211,19 @@ def run_check(check: Check, target: Any) -> tuple[CheckRecord, tuple[FoundFault,
         outcome, reason = "skipped", str(error)
     except FaultFound as error:
         outcome, reason, found, numbers = "failed", str(error), error.faults, dict(error.numbers)
+    except Exception as error:  # no error of ours, or of the code that is judged, costs the rest of the report
+        outcome, reason = "skipped", f"the check itself failed, {type(error).__name__}: {first_line(error)}"
     return CheckRecord(check.name, outcome, reason, time.perf_counter() - started, numbers), found
 
 
-def faults_of_the_code(subject: Subject, judged: Judged, memory: int | None = None) -> tuple[FoundFault, ...]:
-    """Return the faults that the checkpoint's own code has by itself, where faults of what is stored hide them."""
-    stored = [fault for name, faults in judged.faults.items() if name.startswith("stored.") for fault in faults]
+def faults_of_the_code(
+    subject: Subject, judged: Judged, told: Collection[str], memory: int | None = None
+) -> tuple[FoundFault, ...]:
+    """Return the faults that the checkpoint's own code has by itself, where faults of what is stored hide them.
+
+    `told` are the families of the faults that are told anyway.
+    """
+    stored = any(name.startswith("stored.") for name in judged.faults)
     hidden = any(not name.startswith("stored.") for name in judged.faults)
     if not stored or not hidden:
         return ()
@@ -228,7 +236,6 @@ def faults_of_the_code(subject: Subject, judged: Judged, memory: int | None = No
         again = run_checks(candidate, [check for check in checks([mode]) if check.mode is not None], memory=memory)
     if any(name.endswith(".load") for name in again.faults) and f"{mode.name}.load" not in judged.faults:
         return ()  # code that was written for what is stored, not for what the base has
-    told = {fault.family for fault in stored}
     return tuple(fault for fault in diagnose(again.faults) if fault.family not in told)
 
 

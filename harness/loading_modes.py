@@ -113,6 +113,22 @@ def loading_modes(
                 yield LoadingMode(place, precision)
 
 
+def given_arguments(model: Any, folder: Path) -> dict[str, Any]:
+    """Return the arguments that load a reference the way a model that is there was loaded."""
+    arguments: dict[str, Any] = {"dtype": getattr(model, "dtype", torch.float32)}
+    quantisation = getattr(model.config, "quantization_config", None)
+    if quantisation is not None:
+        arguments["quantization_config"] = quantisation
+    device_map = getattr(model, "hf_device_map", None)
+    if device_map:
+        arguments["device_map"] = dict(device_map)
+        if "disk" in device_map.values():
+            arguments["offload_folder"] = folder
+    elif (device := next(model.parameters()).device).type not in ("cpu", "meta"):
+        arguments["device_map"] = {"": device}
+    return arguments
+
+
 def _quantisation(precision: str) -> BitsAndBytesConfig:
     if precision == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)

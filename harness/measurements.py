@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -9,14 +10,17 @@ import torch
 from torch import Tensor, nn
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
-from .forward import TokenBatch, calls, decoder_layers, layer_outputs, uncached_logits
-from .session import Session
+from .batches import random_ids
+from .forward import TokenBatch, calls, decoder_layers, layer_outputs, uncached_logits, unpadded
+from .session import Session, first_line
 from .stock import empty_stock_model
 from .stored import EMBEDDING, HEAD, canonical_key, tensors_file_by_file
 from .subject import is_under
 from .tolerances import tolerance
 
 NORM_OF: Final = {"self_attn": "input_layernorm", "mlp": "post_attention_layernorm"}
+# What wrappers put into the names of parameters: peft, torch.compile, torch's checkpointing and its data parallelism.
+_WRAPPERS: Final = re.compile(r"base_layer\.|_orig_mod\.|_checkpoint_wrapped_module\.|_fsdp_wrapped_module\.|^module\.")
 _ADAPTER: Final = ("lora_", "adapter", "modules_to_save")
 
 
@@ -30,7 +34,7 @@ def unwrapped(model: Any) -> Any:
 def resident_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return the parameters of a model by canonical key, adapters left out."""
     return {
-        canonical_key(name.replace(".base_layer.", ".").replace("_orig_mod.", "")): parameter
+        canonical_key(_WRAPPERS.sub("", name)): parameter
         for name, parameter in unwrapped(model).named_parameters(remove_duplicate=False)
         if not any(word in name for word in _ADAPTER)
     }
@@ -68,14 +72,14 @@ def resident_differences(session: Session) -> tuple[dict[str, str], int]:
             wrong[key] = "differs from what is stored" + (
                 f" in a part of its elements ({share:.1%})" if share < 0.9 else ""
             )
-    for key in sorted(subject.expected_keys - {HEAD}):
+    for key in sorted(subject.expected_keys - subject.optional_keys - {HEAD}):
         if key not in resident and not session.mode.is_quantised:
             wrong[key] = "is not there"
     if HEAD in comparable and HEAD not in stored:
         embedding = comparable.get(EMBEDDING)
         if embedding is not None and not _equal(comparable[HEAD].detach().cpu(), embedding.detach().cpu()):
             wrong[HEAD] = "is not stored, and not the embedding either"
-    for key in comparable.keys() - stored.keys() - {HEAD}:
+    for key in comparable.keys() - stored.keys() - subject.optional_keys - {HEAD}:
         wrong[key] = "is not stored: it was initialised by the code"
     return wrong, compared
 
@@ -106,12 +110,42 @@ def offloaded_differences(session: Session) -> tuple[dict[str, str], int]:
     return wrong, compared
 
 
+def offloaded_names(model: nn.Module) -> set[str]:
+    """Return the names of the parameters whose values accelerate's hooks bring in when they are needed."""
+    names: set[str] = set()
+    for name, module in model.named_modules():
+        hook = getattr(module, "_hf_hook", None)
+        if any(getattr(each, "weights_map", None) is not None for each in getattr(hook, "hooks", (hook,))):
+            names |= {f"{name}.{each}".lstrip(".") for each, _ in module.named_parameters(recurse=False)}
+    return names
+
+
+def skips_what_is_pruned(session: Session) -> bool:
+    """Whether an uncached pass calls none of the pruned sub-layers."""
+    return not pruned_that_run(session, unpadded(random_ids(session.subject.config, 1, 4)))
+
+
+def code_error(session: Session) -> str | None:
+    """Return the error, in one line, of importing the class that the checkpoint names; None if it can be imported."""
+    reference = session.subject.code.auto_map.get("AutoModelForCausalLM")
+    if reference is None or "--" in reference:
+        return None
+    try:
+        get_class_from_dynamic_module(reference, str(session.subject.root))
+    except Exception as error:  # whatever a checkpoint's code raises
+        return f"{type(error).__name__}: {first_line(error)}"
+    return None
+
+
 def tied_keys_declared_otherwise(session: Session) -> str | None:
     """Return how the checkpoint's class declares its tied keys, if that is of another type than the stock class's."""
     reference = session.subject.code.auto_map.get("AutoModelForCausalLM")
-    if reference is None:
+    if reference is None or "--" in reference:
         return None
-    model_class = get_class_from_dynamic_module(reference, str(session.subject.root))
+    try:
+        model_class = get_class_from_dynamic_module(reference, str(session.subject.root))
+    except Exception:  # whatever its import raises, which is why it does not load
+        return None
     declared = getattr(model_class, "_tied_weights_keys", None)
     stock = type(empty_stock_model(session.subject.config))._tied_weights_keys
     return repr(declared) if type(declared) is not type(stock) else None

@@ -13,7 +13,6 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationMixin, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
@@ -22,7 +21,7 @@ from pruning.families import FAMILIES
 from pruning.state_dict import sublayer_of
 
 from .checks.check import NotChecked
-from .loading_modes import LoadingMode
+from .loading_modes import LoadingMode, given_arguments
 from .references import load_stock, with_zero_weights, without_sublayers
 from .stock import stock_config_object
 from .stored import CONFIG_FILE, INDEX_FILE, SINGLE_FILE, canonical_key
@@ -129,6 +128,8 @@ class Session:
             raise NotChecked("the checkpoint's own code may not run: allow it with --trust-remote-code")
         if self.mode.missing:
             raise NotChecked(self.mode.missing)
+        if elsewhere := [text for text in self.subject.code.auto_map.values() if "--" in text]:
+            raise NotChecked(f"the code lies in another repository, which is not fetched: {elsewhere[0]}")
         try:
             self._model, report = self._from_pretrained(self._source())
         except NotChecked:
@@ -171,6 +172,10 @@ class Session:
         if self.refused is not None:
             raise NotChecked(self.refused)
         arguments = self.arguments("reference")
+        # Other kernels round otherwise: the reference has those that the candidate's class or config chose.
+        implementation = getattr(getattr(self._model, "config", None), "_attn_implementation", None)
+        if implementation in ("eager", "sdpa"):
+            arguments.setdefault("attn_implementation", implementation)
         try:
             with no_custom_generate():
                 if self.subject.base is not None:
@@ -180,25 +185,6 @@ class Session:
                 return _stock_of_kept_tensors(self.subject, arguments)
         except Exception as error:  # what transformers cannot do here; without a base, a quantiser wants every weight
             raise NotChecked(f"no reference can be loaded as {self.mode.name}: {first_line(error)}") from None
-
-
-def given_arguments(model: Any, folder: Path) -> dict[str, Any]:
-    """Return the arguments that load a reference the way a model that is there was loaded."""
-    arguments: dict[str, Any] = {"dtype": getattr(model, "dtype", torch.float32)}
-    quantisation = getattr(model.config, "quantization_config", None)
-    if quantisation is not None:
-        arguments["quantization_config"] = quantisation
-    device_map = getattr(model, "hf_device_map", None)
-    if device_map:
-        arguments["device_map"] = dict(device_map)
-        if "disk" in device_map.values():
-            arguments["offload_folder"] = folder
-    elif (device := next(model.parameters()).device).type not in ("cpu", "meta"):
-        arguments["device_map"] = {"": device}
-    implementation = getattr(model.config, "_attn_implementation", None)
-    if implementation in ("eager", "sdpa"):
-        arguments["attn_implementation"] = implementation
-    return arguments
 
 
 @contextmanager
@@ -243,7 +229,7 @@ def _stock_of_kept_tensors(subject: Subject, arguments: dict[str, Any]) -> Any:
     with fresh_auto_classes():
         stock_class: Any = type(AutoModelForCausalLM.from_config(_smallest(config)))
     model, report = stock_class.from_pretrained(subject.root, config=config, output_loading_info=True, **arguments)
-    lost = [key for key in map(str, report["missing_keys"]) if not is_under(canonical_key(key), subject.plan)]
+    lost = missing_but_kept(subject, [str(key) for key in report["missing_keys"]])
     if lost or report["unexpected_keys"] or report["mismatched_keys"]:
         raise ValueError("the kept tensors do not fill the stock model")
     # What is missing is random and never runs; zeros keep a quantiser and a cache from meeting NaN there.
@@ -284,7 +270,10 @@ def _complete_state_dict(subject: Subject, directory: Path) -> None:
 def missing_but_kept(subject: Subject, keys: list[str]) -> list[str]:
     """Return those keys of a loading report that belong to something that the plan keeps."""
     return [
-        key for key in keys if sublayer_of(canonical_key(key)) is None or not is_under(canonical_key(key), subject.plan)
+        key
+        for key in keys
+        if canonical_key(key) not in subject.optional_keys
+        and (sublayer_of(canonical_key(key)) is None or not is_under(canonical_key(key), subject.plan))
     ]
 
 

@@ -98,7 +98,7 @@ def read_stored(root: Path) -> StoredCheckpoint:
         others = [path for path in lone if path != single]
         if weight_map is not None and SINGLE_FILE not in weight_map.values() and others:
             faults.append(_stale_single_file(root, others))
-    elif weight_map is not None:
+    elif weight_map is not None:  # empty if the index is broken, which is said then
         files = [root / name for name in sorted(set(weight_map.values()))]
     else:
         # transformers wants the one name; a state dict that was saved by other means may have any.
@@ -108,10 +108,17 @@ def read_stored(root: Path) -> StoredCheckpoint:
     if config is None and not files and not faults:
         raise CannotRun(f"{root} holds neither config.json nor safetensors: it is no checkpoint")
     tensors: dict[str, StoredTensor] = {}
+    twice: list[tuple[StoredTensor, StoredTensor]] = []
     for path in files:
         for tensor in _read_file(path, faults):
-            tensors[canonical_key(tensor.key)] = tensor
-    if weight_map is not None and not single.is_file():
+            before = tensors.setdefault(canonical_key(tensor.key), tensor)
+            if before is not tensor:
+                twice.append((before, tensor))
+                if (weight_map or {}).get(tensor.key) == path.name:
+                    tensors[canonical_key(tensor.key)] = tensor
+    if twice:
+        faults.append(_stored_twice(twice))
+    if weight_map and not single.is_file():
         faults.extend(_index_faults(root, weight_map, tensors))
     return StoredCheckpoint(
         root=root,
@@ -125,6 +132,15 @@ def read_stored(root: Path) -> StoredCheckpoint:
 
 def _weight_files(root: Path) -> list[Path]:
     return sorted(path for path in root.glob("*.safetensors") if path.name not in _NO_WEIGHTS)
+
+
+def unloaded_files(stored: StoredCheckpoint) -> dict[Path, set[str]]:
+    """Return the files of weights in the directory that would not be loaded, each with the canonical keys it holds."""
+    return {
+        path: {canonical_key(tensor.key) for tensor in _read_file(path, [])}
+        for path in _weight_files(stored.root)
+        if path not in stored.files
+    }
 
 
 def _read_json(path: Path, faults: list[FoundFault], family: str) -> Any:
@@ -202,22 +218,13 @@ def _read_file(path: Path, faults: list[FoundFault]) -> list[StoredTensor]:
 def _index_faults(root: Path, weight_map: dict[str, str], tensors: dict[str, StoredTensor]) -> Iterator[FoundFault]:
     indexed = {canonical_key(key): name for key, name in weight_map.items()}
     stored = {key: tensor.file.name for key, tensor in tensors.items()}
-    # A shard that no entry names any more is found too.
-    for path in sorted(set(_weight_files(root)) - {root / name for name in weight_map.values()}):
-        stored |= {canonical_key(tensor.key): path.name for tensor in _read_file(path, [])}
-    unnamed = sorted(set(stored) - set(indexed))
-    if unnamed:
-        shards = sorted({stored[key] for key in unnamed})
-        yield FoundFault(
-            family="files",
-            id="shard-not-in-index",
-            cause=f"{INDEX_FILE} does not name {len(unnamed)} stored tensor(s), first {unnamed[0]}",
-            evidence=(f"stored in {', '.join(shards)}", "transformers initialises them at random"),
-            remedy="Rebuild the index from the shards' headers.",
-        )
+    if unnamed := sorted(set(stored) - set(indexed)):
+        yield not_in_index(unnamed, {stored[key] for key in unnamed})
     # A file that could not be read has its own fault already.
     readable = {tensor.file.name for tensor in tensors.values()}
-    elsewhere = sorted(key for key, name in indexed.items() if key in stored and stored[key] != name)
+    elsewhere = sorted(
+        key for key, name in indexed.items() if key in stored and stored[key] != name and name in readable
+    )
     nowhere = sorted(key for key, name in indexed.items() if key not in stored and name in readable)
     if elsewhere:
         yield FoundFault(
@@ -235,6 +242,31 @@ def _index_faults(root: Path, weight_map: dict[str, str], tensors: dict[str, Sto
             evidence=(f"indexed in {indexed[nowhere[0]]}",),
             remedy="Rebuild the index from the shards' headers; if the tensors should be there, prune the base again.",
         )
+
+
+def not_in_index(keys: list[str], shards: set[str]) -> FoundFault:
+    """Return the fault of tensors that lie in `shards`, and that the index does not name."""
+    return FoundFault(
+        family="files",
+        id="shard-not-in-index",
+        cause=f"{INDEX_FILE} does not name {len(keys)} stored tensor(s), first {keys[0]}",
+        evidence=(f"stored in {', '.join(sorted(shards))}", "transformers initialises them at random"),
+        remedy="Rebuild the index from the shards' headers.",
+    )
+
+
+def _stored_twice(twice: list[tuple[StoredTensor, StoredTensor]]) -> FoundFault:
+    first, second = twice[0]
+    equal = (first.dtype, first.shape) == (second.dtype, second.shape) and torch.equal(first.read(), second.read())
+    return FoundFault(
+        family="files",
+        id="stored-twice",
+        cause=f"{len(twice)} tensor(s) are stored twice, first {first.key}",
+        evidence=(
+            f"in {first.file.name} and in {second.file.name}, " + ("with equal values" if equal else "and they differ"),
+        ),
+        remedy="Remove whichever is stale: which of the two is loaded depends on the order of the files.",
+    )
 
 
 def _stale_single_file(root: Path, others: list[Path]) -> FoundFault:

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pruning import CheckpointError, PlanError, PrunePlan
+from pruning.families import FAMILIES
 from pruning.plan import SUBLAYERS
 from pruning.source import find_checkpoint
 from pruning.state_dict import sublayer_of
@@ -20,6 +21,9 @@ from .stock import stock_config, stock_shapes
 from .stored import StoredCheckpoint, read_stored
 
 MANIFEST_FILE = "pruning.json"
+PRUNED_MODEL_TYPES: Final = frozenset(family.pruned_model_type for family in FAMILIES)
+# The norm in front of each sub-layer, as Qwen3 names it (transformers 5.23.0, models/qwen3/modeling_qwen3.py).
+NORM_OF: Final = {"self_attn": "input_layernorm", "mlp": "post_attention_layernorm"}
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,14 @@ class Subject:
         return stock_shapes(self.config)
 
     @cached_property
+    def optional_keys(self) -> set[str]:
+        """The keys that may be stored or not: norms in front of pruned sub-layers, which nothing runs."""
+        pruned = [(name, layer_idx) for name in SUBLAYERS for layer_idx in getattr(self.plan, name)]
+        return {f"model.layers.{layer_idx}.{NORM_OF[name]}.weight" for name, layer_idx in pruned}
+
+    @cached_property
     def expected_keys(self) -> set[str]:
-        """The keys that should be stored, all canonical."""
+        """The keys that should be stored, all canonical; `optional_keys` are among them."""
         return {key for key in self.unpruned_keys if not is_under(key, self.plan)}
 
     def may_run(self) -> bool:
@@ -159,13 +169,22 @@ def _read_manifest(root: Path) -> Mapping[str, Any] | None:
 
 
 def _declared_plan(config: Mapping[str, Any] | None) -> tuple[str | None, PrunePlan | None]:
-    """Return what is wrong with the plan in a config's `per_layer_config`, and the plan itself, if it has one."""
+    """Return what is wrong with the plan in a config's `per_layer_config`, and the plan itself, if it has one.
+
+    Under a class of somebody else's the same name may mean another thing, which is none of ours.
+    """
     if not config or config.get("per_layer_config") is None:
+        return None, None
+    if config.get("model_type") not in PRUNED_MODEL_TYPES and not _has_skips(config["per_layer_config"]):
         return None, None
     try:
         return None, PrunePlan.from_config(config)
     except (PlanError, CheckpointError, ValueError) as error:
         return str(error), None
+
+
+def _has_skips(content: Any) -> bool:
+    return isinstance(content, dict) and any(isinstance(each, dict) and "skip" in each for each in content.values())
 
 
 def _meant_plan(

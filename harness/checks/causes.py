@@ -41,7 +41,7 @@ def another_class(session: Session, *evidence: str) -> FoundFault | None:
     built, code = type(unwrapped(session.model)), session.subject.code
     named = code.auto_map.get("AutoModelForCausalLM", "").rpartition(".")[2]
     remedy = "Load in a fresh process, or with load_pruned: something there registered, or kept, another class."
-    if named and built.__name__ != named:
+    if named and named not in {each.__name__ for each in built.__mro__}:  # a subclass is the class, too
         return fault(
             "class", "other-class-built",
             f"{built.__module__}.{built.__qualname__} was built, but config.json names {named}",
@@ -65,6 +65,17 @@ def float16(session: Session, *evidence: str) -> FoundFault | None:
         "precision", "float16-overflow",
         "the model runs in float16, whose largest number, 65504, the hidden states of a bfloat16 model exceed",
         *evidence, remedy="Load with dtype=torch.bfloat16, or 'auto'.",
+    )  # fmt: skip
+
+
+def float16_chosen(session: Session) -> FoundFault:
+    """Return the fault of a model that was loaded in float16 though it is stored in another precision."""
+    stored = sorted({tensor.dtype for tensor in session.subject.stored.tensors.values()})
+    return fault(
+        "precision", "float16-chosen",
+        f"the model was loaded in float16, and is stored in {', '.join(stored)}",
+        "float16 ends at 65504, which hidden states of a bfloat16 model exceed: then all that follows is NaN",
+        remedy="Load with dtype=torch.bfloat16, or 'auto'.",
     )  # fmt: skip
 
 

@@ -5,21 +5,35 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from transformers import GenerationConfig
+
 from harness.reporting.report import FoundFault
-from harness.stock import stock_config, stock_config_object
-from harness.subject import Subject, absent_plan
+from harness.stock import stock_config_object
+from harness.subject import MANIFEST_FILE, PRUNED_MODEL_TYPES, Subject, absent_plan
 from pruning import PrunePlan
 from pruning.state_dict import sublayer_of
 
 from .check import FaultFound, NotChecked, Numbers, fault, listed
 
-# Everything in a Qwen3 config that changes what is computed (transformers 5.23.0, models/qwen3/).
-_COMPUTED: Final = (
-    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-    "num_key_value_heads", "head_dim", "hidden_act", "rms_norm_eps", "attention_bias", "layer_types", "sliding_window",
-    "rope_theta", "rope_parameters", "rope_scaling", "partial_rotary_factor", "attention_dropout",
-    "tie_word_embeddings",
+# Entries of a config that are read by code which changes what is computed, whether its class declares them or not.
+_READ_ANYWHERE: Final = (
+    "is_causal", "layer_types", "partial_rotary_factor", "rope_parameters", "rope_scaling", "rope_theta",
+    "sliding_window", "use_bidirectional_attention",
 )  # fmt: skip
+# Entries that change nothing of what is computed, or that other checks compare: all others are compared.
+_OF_NO_CONSEQUENCE: Final = frozenset({
+    "architectures", "auto_map", "model_type", "per_layer_config", "quantization_config", "transformers_version",
+    "_name_or_path", "_attn_implementation", "_attn_implementation_autoset", "_commit_hash", "attn_implementation",
+    "dtype", "torch_dtype", "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "decoder_start_token_id",
+    "cross_attention_hidden_size", "finetuning_task", "id2label", "label2id", "num_labels", "problem_type", "prefix",
+    "task_specific_params", "tokenizer_class", "initializer_range", "use_cache", "return_dict", "output_attentions",
+    "output_hidden_states", "use_return_dict", "torchscript", "tf_legacy_loss", "use_bfloat16", "pruned_heads",
+    "base_model_tp_plan", "base_model_pp_plan", "max_window_layers", "use_sliding_window",
+})  # fmt: skip
+# What says that a directory is meant to be loaded, and is no bare state dict.
+_BESIDE_A_CONFIG: Final = (MANIFEST_FILE, "*.py", "generation_config.json")
+# Read when a config is made, and no longer to be seen in it.
+_MEANT_FOR_THE_CLASS: Final = frozenset({"use_sliding_window", "max_window_layers"})
 _DTYPE_NAMES: Final = ("dtype", "torch_dtype")  # of transformers 5.x, and before 4.56
 _STORED_DTYPE: Final = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "F64": "float64"}
 
@@ -28,9 +42,19 @@ def config(subject: Subject) -> Numbers:
     """The config computes what the base's does, is consistent in itself, and fits the stored tensors."""
     own = subject.stored.config
     if own is None:
+        if left := [name for name in _BESIDE_A_CONFIG if any(subject.root.glob(name))]:
+            raise FaultFound(
+                fault(
+                    "config", "config-missing", f"config.json is not there, though {listed(left)} is",
+                    "without it transformers cannot load the checkpoint",
+                    remedy="Prune the base again, or restore config.json with the plan that was meant.",
+                )
+            )  # fmt: skip
         raise NotChecked("there is no config.json")
-    if not own:
+    if not own and any(each.id == "config.json-unreadable" for each in subject.stored.faults):
         raise NotChecked("config.json cannot be read, as the check of the files says")
+    if not own:
+        raise FaultFound(fault("config", "config-empty", "config.json says nothing", remedy="Prune the base again."))
     faults = [*_layer_faults(subject, own), *_rope_conflict(own)]
     if not faults:
         faults = _differences(subject, own)
@@ -46,16 +70,31 @@ def plan(subject: Subject) -> Numbers:
         raise FaultFound(_plan_fault("plan-unreadable", f"config.json: {subject.config_error}", subject))
     absent = absent_plan(subject.stored, subject.base)
     declared, faults = subject.declared_plan, []
+    own = subject.stored.config or {}
+    if declared is None and own.get("model_type") in PRUNED_MODEL_TYPES:
+        declared = PrunePlan()  # what that class reads where nothing is said
+    if overrides := _overrides(own):
+        cause = f"per_layer_config in config.json changes more than what is skipped: {listed(overrides)}"
+        faults.append(_plan_fault("more-than-skips", cause, subject))
     # Where single tensors are lost or left over, or everything is, the check of the keys says it better.
     if subject.stored.tensors and _is_another_plan(subject.plan, absent) and declared in (None, absent):
         cause = f"{subject.plan_source} says {subject.plan}, but the stored keys amount to {absent}"
         faults.append(_plan_fault("plan-not-carried-out", cause, subject))
     if declared is not None and declared != subject.plan:
         cause = f"config.json says {declared}, but {subject.plan_source} says {subject.plan}"
-        faults.append(_plan_fault("plan-differs", cause, subject, f"the stored keys amount to: {absent}"))
+        name = "another-plan-carried-out" if declared == absent else "plan-differs"
+        faults.append(_plan_fault(name, cause, subject, f"the stored keys amount to: {absent}"))
     if faults:
         raise FaultFound(*faults)
     return {"self_attn": len(subject.plan.self_attn), "mlp": len(subject.plan.mlp)}
+
+
+def _overrides(own: Mapping[str, Any]) -> set[str]:
+    """Return what a pruned model's `per_layer_config` says beside skips: transformers applies such overrides."""
+    layers = own.get("per_layer_config")
+    if own.get("model_type") not in PRUNED_MODEL_TYPES or not isinstance(layers, Mapping):
+        return set()
+    return {name for layer in layers.values() if isinstance(layer, Mapping) for name in layer if name != "skip"}
 
 
 def _is_another_plan(meant: PrunePlan, absent: PrunePlan) -> bool:
@@ -127,22 +166,35 @@ def _differences(subject: Subject, own: Mapping[str, Any]) -> list[FoundFault]:
     if subject.base is None:
         return []
     try:
-        ours = stock_config_object({**_computing_part(own), "layer_types": own.get("layer_types")}).to_dict()
+        names = differing_entries(own, subject.config)
     except ValueError as error:
         return [fault("config", "config-refused", str(error), remedy="Restore config.json from the base.")]
-    theirs = stock_config_object(subject.config).to_dict()
-    names = [name for name in _COMPUTED if _plain(ours.get(name)) != _plain(theirs.get(name))]
     faults = []
     if "tie_word_embeddings" in names:
-        names.remove("tie_word_embeddings")
-        faults.append(_difference("tied-head", ["tie_word_embeddings"], ours, theirs))
+        faults.append(_difference("tied-head", {"tie_word_embeddings": names.pop("tie_word_embeddings")}))
     if names:
-        faults.append(_difference("config", names, ours, theirs))
+        faults.append(_difference("config", names))
     return faults
 
 
-def _computing_part(own: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in own.items() if name in _COMPUTED or name in stock_config(own)}
+def differing_entries(own: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return what one config and the base's have otherwise, of what is computed: entry -> the one's, the base's.
+
+    Raises ValueError, in one line, if the stock config refuses a value.
+    """
+    known = (
+        {*stock_config_object({}).to_dict(), *_READ_ANYWHERE} - _OF_NO_CONSEQUENCE - set(GenerationConfig().to_dict())
+    )
+    ours, theirs = (
+        stock_config_object({name: value for name, value in config.items() if name in known | _MEANT_FOR_THE_CLASS})
+        for config in (own, base)
+    )
+    left, right = ours.to_dict(), theirs.to_dict()
+    return {
+        name: (left.get(name), right.get(name))
+        for name in sorted(known)
+        if _plain(left.get(name)) != _plain(right.get(name))
+    }
 
 
 def _plain(value: Any) -> Any:
@@ -152,11 +204,12 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _difference(family: str, names: list[str], ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> FoundFault:
+def _difference(family: str, values: Mapping[str, tuple[Any, Any]]) -> FoundFault:
+    names = list(values)
     return fault(
         family, f"{names[0].replace('_', '-')}-differs",
         f"config.json computes something else than the base's: {', '.join(names)}",
-        *(f"{name}={ours.get(name)!r}, but should be {theirs.get(name)!r}" for name in names),
+        *(f"{name}={got!r}, but should be {should!r}" for name, (got, should) in values.items()),
         remedy=f"Set {listed(names)} in config.json as the base has it.",
     )  # fmt: skip
 

@@ -17,6 +17,7 @@ from harness.measurements import (
     adapter_names,
     adds_its_norm,
     buffer_differences,
+    code_error,
     first_diverging_layer,
     meta_attributes,
     offloaded_differences,
@@ -225,6 +226,11 @@ def load_failed(session: Session, error: Exception) -> FoundFault:
         return fault(
             "tied-head", "tied-keys-declaration", f"the class declares _tied_weights_keys as {declared}", text,
             remedy="Declare _tied_weights_keys as the stock class of this version of transformers does.",
+        )  # fmt: skip
+    if (imports := code_error(session)) is not None:
+        return fault(
+            "class", "code-does-not-import", f"the code that auto_map names cannot be imported: {imports}", text,
+            remedy="Put the modeling files beside the weights, as prunecheck or save_pretrained writes them.",
         )  # fmt: skip
     if session.mode.is_quantised:
         family = "quantisation"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.stored import not_in_index, unloaded_files
 from harness.subject import Subject
 
 from .check import FaultFound, Numbers
@@ -9,6 +10,23 @@ from .check import FaultFound, Numbers
 
 def files(subject: Subject) -> Numbers:
     """Every file that would be loaded is complete, and the index says where each tensor is."""
-    if subject.stored.faults:
-        raise FaultFound(*subject.stored.faults)
-    return {"files": len(subject.stored.files), "tensors": len(subject.stored.tensors), "bytes": subject.stored.bytes}
+    stored, faults = subject.stored, list(subject.stored.faults)
+    idle = unloaded_files(stored)
+    # A shard that no entry names any more holds what is lost; what holds nothing of the model is somebody's own.
+    lost = _expected(subject) - stored.tensors.keys()
+    forgotten = {path: keys & lost for path, keys in idle.items() if keys & lost}
+    if forgotten and stored.index is not None:
+        keys = sorted(key for each in forgotten.values() for key in each)
+        faults.insert(0, not_in_index(keys, {path.name for path in forgotten}))
+    if faults:
+        raise FaultFound(*faults)
+    if idle:
+        subject.findings.append(f"no weights are loaded from {', '.join(path.name for path in idle)}")
+    return {"files": len(stored.files), "tensors": len(stored.tensors), "bytes": stored.bytes}
+
+
+def _expected(subject: Subject) -> set[str]:
+    try:
+        return subject.expected_keys
+    except ValueError:  # the check of the config says so
+        return set()

@@ -26,7 +26,10 @@ def keys(subject: Subject) -> Numbers:
     stored = subject.stored.tensors
     found = set(stored) - {HEAD} if _head_is_optional(subject) else set(stored)
     missing, surplus = expected - found - ({HEAD} if _head_is_optional(subject) else set()), found - expected
-    faults = _prefix_fault(missing, surplus, stored)
+    faults = _prefix_fault(missing, surplus, stored) or _renaming_fault(subject, missing, surplus)
+    if not faults and (unstored := missing & subject.optional_keys):
+        missing -= unstored
+        subject.findings.append(f"{len(unstored)} norm(s) in front of pruned sub-layers are not stored")
     if not faults:
         faults = [*_missing_faults(subject, missing), *_surplus_faults(subject, surplus)]
         faults += _shape_faults(subject)
@@ -95,6 +98,24 @@ def _prefix_fault(missing: set[str], surplus: set[str], stored: object) -> list[
             f"{len(surplus)} keys carry the prefix {prefix!r} of a wrapper, so that none of them is loaded",
             f"first {min(surplus).removeprefix('model.')}",
             remedy=f"Rename the keys without {prefix!r}, or save the unwrapped model.",
+        )
+    ]  # fmt: skip
+
+
+def _renaming_fault(subject: Subject, missing: set[str], surplus: set[str]) -> list[FoundFault]:
+    """Return a fault if what is missing is stored under other names: as many tensors, of the same shapes."""
+    unknown = {key for key in surplus if not is_under(key, subject.plan)}
+    if not unknown or unknown != surplus:
+        return []
+    should = sorted(subject.unpruned_keys[key] for key in missing)
+    if sorted(subject.stored.tensors[key].shape for key in unknown) != should:
+        return []
+    return [
+        fault(
+            "keys", "keys-renamed",
+            f"{len(missing)} tensor(s) are stored under names that the model does not have, first {min(unknown)}",
+            f"missing: {listed(missing)}", f"stored: {listed(unknown)}",
+            remedy="Store them under the names of the base.",
         )
     ]  # fmt: skip
 

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
-from harness.measurements import adapter_names, buffer_differences, resident_differences, unwrapped
+from harness.measurements import (
+    adapter_names,
+    buffer_differences,
+    offloaded_names,
+    resident_differences,
+    skips_what_is_pruned,
+    unwrapped,
+)
+from harness.reporting.report import FoundFault
 from harness.session import Session, missing_but_kept
 from harness.stored import canonical_key
 from harness.subject import is_under
+from pruning.state_dict import sublayer_of
 
 from .candidate import reference_fails
-from .causes import another_class, buffers_wrong, is_stock, resident_wrong, stock_class
+from .causes import another_class, buffers_wrong, float16_chosen, is_stock, resident_wrong, stock_class
 from .check import FaultFound, NotChecked, Numbers, fault, listed
+from .config import differing_entries
 from .explain import load_failed
 
 
@@ -29,20 +40,26 @@ def load(session: Session) -> Numbers:
         raise
     subject = session.subject
     report = session.loading_report or {}
-    if is_stock(unwrapped(model)) and not subject.plan.is_empty:
+    # A stock model that was loaded, and then pruned in memory, is known by what it calls.
+    pruned_in_memory = session.is_given and is_stock(unwrapped(model)) and skips_what_is_pruned(session)
+    if is_stock(unwrapped(model)) and not subject.plan.is_empty and not pruned_in_memory:
         raise FaultFound(stock_class(session))
     if (another := another_class(session)) is not None and session.is_given:
         raise FaultFound(another)
     missing = missing_but_kept(subject, report.get("missing_keys", []))
+    unexpected = [key for key in report.get("unexpected_keys", []) if canonical_key(key) not in subject.optional_keys]
     faults = []
+    if unexpected and (homeless := _homeless_sublayers(session, unexpected)) is not None:
+        raise FaultFound(homeless)
+    if session.is_given:
+        faults += _config_changed(session)
     if missing:
         known = set(subject.unpruned_keys) | {"lm_head.weight"}
         foreign = [key for key in missing if canonical_key(key) not in known]
         heads = [key for key in missing if key.endswith("lm_head.weight")]
         family = "gate" if len(foreign) == len(missing) else "tied-head" if len(heads) == len(missing) else "keys"
         faults.append(_report_fault(family, "missing", missing, "they are initialised at random"))
-    for kind in ("unexpected", "mismatched"):
-        keys = report.get(f"{kind}_keys", [])
+    for kind, keys in (("unexpected", unexpected), ("mismatched", report.get("mismatched_keys", []))):
         if keys:
             faults.append(_report_fault("keys", kind, keys, f"the loading report calls them {kind}"))
     if faults:
@@ -56,10 +73,48 @@ def load(session: Session) -> Numbers:
     return {"missing": len(random)}
 
 
+def _homeless_sublayers(session: Session, unexpected: list[str]) -> FoundFault | None:
+    """Return a fault if what is left over is kept sub-layers as a whole: the class skips others than the plan."""
+    canonical = {canonical_key(key) for key in unexpected}
+    sublayers = {sublayer for key in canonical if (sublayer := sublayer_of(key)) is not None}
+    theirs = {key for key in session.subject.stored.tensors if sublayer_of(key) in sublayers}
+    if theirs != canonical:
+        return None
+    names = {f"layers.{layer_idx}.{name}" for name, layer_idx in sublayers}
+    return fault(
+        "plan", "kept-sub-layers-have-no-place",
+        f"{type(session.model).__name__} has no place for {len(names)} kept sub-layer(s): {listed(names)}",
+        f"the plan ({session.subject.plan}, from {session.subject.plan_source}) keeps them, and they are stored",
+        remedy="Have the class skip exactly what the plan prunes.",
+    )  # fmt: skip
+
+
+def _config_changed(session: Session) -> list[FoundFault]:
+    """Return a fault if the model that was loaded computes by another config than the one that is stored."""
+    try:
+        values = differing_entries(session.model.config.to_dict(), session.subject.config)
+    except (ValueError, AttributeError):  # a config of another kind, which what it computes is judged by
+        return []
+    stored = session.subject.stored.config or {}
+    changed = {name: pair for name, pair in values.items() if name not in stored or stored[name] != pair[0]}
+    if not changed:
+        return []
+    return [
+        fault(
+            "config", "config-changed-by-the-load",
+            f"the loaded model's config is not the stored one: {listed(set(changed))}",
+            *(f"{name}={got!r}, but should be {should!r}" for name, (got, should) in changed.items()),
+            remedy="Load without keyword arguments that change the config.",
+        )
+    ]  # fmt: skip
+
+
 def placement(session: Session) -> Numbers:
     """Weights lie on the devices, and have the dtype, that were asked for."""
     model: Any = unwrapped(session.model)
     wanted = session.arguments("candidate")["dtype"]
+    if session.is_given and wanted == torch.float16 and not _is_float16_stored(session):
+        raise FaultFound(float16_chosen(session))
     other = {
         name
         for name, parameter in model.named_parameters()
@@ -73,7 +128,7 @@ def placement(session: Session) -> Numbers:
             )
         )  # fmt: skip
     nowhere = {name for name, parameter in model.named_parameters() if parameter.is_meta}
-    offloaded = "disk" in set(getattr(model, "hf_device_map", {}).values())
+    offloaded = "disk" in set(getattr(model, "hf_device_map", {}).values()) or bool(nowhere & offloaded_names(model))
     if adapters := nowhere.intersection(adapter_names(model)):
         raise FaultFound(
             fault(
@@ -116,6 +171,10 @@ def quantised_modules(session: Session) -> Numbers:
         )  # fmt: skip
     _look_for_floats(session, ours, kept)
     floats = sorted(name for name in kept if theirs[name] == "Linear")
+    if left_out := [name for name in floats if name != "lm_head"]:
+        session.subject.findings.append(
+            f"{session.mode.name}: {len(left_out)} kept linear module(s) are not quantised: {listed(left_out)}"
+        )
     return {"quantised": len(kept) - len(floats), "not_quantised": len(floats)}
 
 
@@ -167,6 +226,10 @@ def buffers(session: Session) -> Numbers:
     if not compared:
         raise NotChecked("the model has none of the buffers that the stock model computes")
     return {"compared": compared}
+
+
+def _is_float16_stored(session: Session) -> bool:
+    return any(tensor.dtype == "F16" for tensor in session.subject.stored.tensors.values())
 
 
 def _report_fault(family: str, kind: str, keys: list[str], evidence: str) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from torch import Tensor
 
 from harness.batches import BATCHES
@@ -13,6 +15,7 @@ from .candidate import candidate_logits
 from .check import FaultFound, NotChecked, Numbers
 from .explain import logits_differ
 
+_STOCK_KERNELS: Final = ("transformers.models.", "torch.nn.", "bitsandbytes.", "peft.")
 # Its absence does not keep a wrong forward pass from being found: the stock modules run on the kept tensors.
 _WITHOUT_BASE = "without --base there are no logits of the unpruned model's weights to compare with"
 
@@ -57,13 +60,11 @@ def compare(session: Session, got: Tensor, expected: Tensor, batch: TokenBatch, 
 
 def operation_of(session: Session) -> str:
     """Return the row of the table that holds: attention code that is not transformers' own sums in another order."""
-    attentions = (
-        part for layer in decoder_layers(session.model) for name, part in layer.named_children() if name == "self_attn"
-    )
+    layers = set(decoder_layers(session.model))  # what holds a gate of its own, say, computes with its parts
     stock = all(
-        type(attention).__module__.startswith("transformers.models.")
-        for attention in attentions
-        if next(attention.parameters(), None) is not None
+        type(part).__module__.startswith(_STOCK_KERNELS)
+        for part in session.model.modules()
+        if part not in layers and next(part.parameters(recurse=False), None) is not None
     )
     return "reference" if stock else "attention_implementation"
 

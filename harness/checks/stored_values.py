@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from harness.reporting.report import FoundFault
-from harness.stored import HEAD, StoredTensor, tensors_file_by_file
+from harness.stored import HEAD, StoredTensor, canonical_key, tensors_file_by_file
 from harness.subject import MANIFEST_FILE, Subject, is_under
 
 from .check import FaultFound, NotChecked, Numbers, fault, listed
@@ -26,13 +26,14 @@ def base_bytes(subject: Subject) -> Numbers:
     if not kept:
         raise NotChecked("no stored key is one of the base's")
     types = {key for key, tensor in kept.items() if tensor.dtype != base[key].dtype}
-    differing = set(types)
+    differing = set()
     for key, values in tensors_file_by_file(kept):
         if key not in types and kept[key].shape == base[key].shape and not _same_bytes(values, base[key]):
             differing.add(key)
+    faults = []
     if types:
         key = min(types)
-        raise FaultFound(
+        faults.append(
             fault(
                 "precision", "stored-in-another-dtype",
                 f"{len(types)} of {len(kept)} kept tensors are stored in another dtype than the base's",
@@ -41,12 +42,21 @@ def base_bytes(subject: Subject) -> Numbers:
             )
         )  # fmt: skip
     if differing:
-        raise FaultFound(_differing(subject, differing, len(kept), "the base's"))
+        faults.append(_differing(subject, differing, len(kept), "the base's"))
+    if faults:
+        raise FaultFound(*faults)
     return {"tensors": len(kept), "bytes": sum(path.stat().st_size for path in {t.file for t in kept.values()})}
 
 
 def manifest_bytes(subject: Subject) -> Numbers:
     """Every kept tensor has the sha256 that the manifest names for it."""
+    if subject.manifest is None and (subject.root / MANIFEST_FILE).exists():
+        raise FaultFound(
+            fault(
+                "files", "manifest-broken", f"{MANIFEST_FILE} is there, and is no manifest",
+                remedy="Prune the base again: the manifest says which bytes belong to the checkpoint.",
+            )
+        )  # fmt: skip
     if subject.manifest is None:
         raise NotChecked(f"there is no {MANIFEST_FILE} to compare the bytes with")
     kept = subject.manifest["kept"]
@@ -56,8 +66,13 @@ def manifest_bytes(subject: Subject) -> Numbers:
     if not compared:
         raise NotChecked(f"{MANIFEST_FILE} names no checksum of a stored tensor")
     differing = {key for key, values in tensors_file_by_file(compared) if _sha256(values) != expected[key]}
+    faults = []
+    if lost := {key for key in kept if canonical_key(key) not in subject.stored.tensors}:
+        faults.append(_lost(lost))
     if differing:
-        raise FaultFound(_differing(subject, differing, len(compared), f"{MANIFEST_FILE}'s"))
+        faults.append(_differing(subject, differing, len(compared), f"{MANIFEST_FILE}'s"))
+    if faults:
+        raise FaultFound(*faults)
     return {"tensors": len(compared)}
 
 
@@ -115,9 +130,19 @@ def _sha256(values: torch.Tensor) -> str:
     return hashlib.sha256(as_bytes(values).numpy().data).hexdigest()
 
 
+def _lost(keys: set[str]) -> FoundFault:
+    return fault(
+        "tied-head" if keys == {HEAD} else "keys", "named-but-not-stored",
+        f"{len(keys)} tensor(s) that {MANIFEST_FILE} names are not stored", listed(keys),
+        remedy="Prune the base again with prunecheck.",
+    )  # fmt: skip
+
+
 def _differing(subject: Subject, differing: set[str], total: int, whose: str) -> FoundFault:
     family = "tied-head" if differing == {HEAD} else "keys"
     evidence = [listed(differing)]
+    broken = all(not bool(torch.isfinite(subject.stored.tensors[key].read().float()).all()) for key in differing)
+    name = "bytes-differ-where-not-finite" if broken else "bytes-differ"
     if subject.base is not None and whose == "the base's":
         key = min(differing)
         got, should = subject.stored.tensors[key].read(), subject.base.tensors[key].read()
@@ -125,7 +150,7 @@ def _differing(subject: Subject, differing: set[str], total: int, whose: str) ->
             share = float((got.float() != should.float()).float().mean())
             evidence.append(f"{share:.1%} of the elements of {key} differ")
     return fault(
-        family, "bytes-differ",
+        family, name,
         f"the bytes of {len(differing)} of {total} kept tensors are not {whose}",
         *evidence,
         remedy="Prune the base again with prunecheck; if another base was meant, name it with --base.",

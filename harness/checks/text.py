@@ -29,7 +29,7 @@ def text(session: Session, how: str) -> Numbers:
     prompts, tokenizer = _prompts(session)
     if session.mode.is_quantised:
         prompts = prompts[:2]  # slow on a CPU
-    options = {"max_new_tokens": _NEW_TOKENS, "temperature": _TEMPERATURES[how]}
+    options: dict[str, Any] = {"max_new_tokens": _NEW_TOKENS, "temperature": _TEMPERATURES[how]}
     own_tokenizer = _own_tokenizer(session, prompts) if tokenizer is not None else None
     with candidate_runs(session, cached=True):
         said = Voice(session.model).speak(prompts, tokenizer=own_tokenizer, **options)
