@@ -9,6 +9,8 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,9 @@ import transformers
 from transformers import AutoTokenizer, DynamicCache
 
 from harness.demo import bundled_plan, bundled_prompts
+from harness.faults import FAULTS
+from harness.faults.fault import Plant
+from harness.faults.loading import from_own_code, scratch_checkpoint
 from harness.references import load_stock, without_sublayers
 from harness.text_generation import Continuation, Speech, Voice, encode_prompt
 from harness.text_judge import TextVerdict, judge_speech
@@ -114,6 +119,46 @@ def generated(setup: Setup, model: Any, *, padding: int = 0, **options: Any) -> 
     return setup.said(model, result.sequences[0, ids.shape[1] :].tolist(), list(result.logits))
 
 
+@contextmanager
+def planted(
+    setup: Setup,
+    plant: Plant,
+    load: Callable[..., Any] = from_own_code,
+    *,
+    in_weights: bool = False,
+    **arguments: Any,
+) -> Iterator[Any]:
+    """Yield the model of a planted copy of what is pruned; what it fills at random is the same each time."""
+    with scratch_checkpoint() as scratch:
+        plant(setup.pruned if in_weights else setup.without_weights, scratch)
+        if not in_weights:
+            for path in setup.pruned.glob("*.safetensors"):
+                (scratch / path.name).symlink_to(path)
+        torch.manual_seed(0)
+        yield load(scratch, **{"dtype": torch.float32, **arguments})
+
+
+def fault(name: str) -> Plant:
+    """Return how a fault of the library is planted."""
+    plant = FAULTS[name].plant
+    assert plant is not None
+    return plant
+
+
+def pruned_parameters(setup: Setup, model: Any) -> list[torch.nn.Parameter]:
+    """Return the parameters of the sub-layers that the plan prunes, where a model holds any."""
+    names = [f"model.layers.{index}.self_attn" for index in setup.plan.self_attn]
+    names += [f"model.layers.{index}.mlp" for index in setup.plan.mlp]
+    return [parameter for name in names for parameter in model.get_submodule(name).parameters()]
+
+
+def fill(parameters: list[torch.nn.Parameter], value: float) -> None:
+    """Fill parameters with one value."""
+    assert parameters
+    for parameter in parameters:
+        parameter.data.fill_(value)
+
+
 class Record:
     """What the cases said: by case, by version of transformers."""
 
@@ -161,6 +206,14 @@ class Record:
         lines = [["case", *(f"transformers {version}" for version in versions)], ["---"] * (1 + len(versions))]
         lines += [[case, *(_cell(self.answers[case].get(version)) for version in versions)] for case in cases]
         return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def asked(record: Record, case: str, setup: Setup, model: Any) -> tuple[str, TextVerdict]:
+    """Let a model answer by `generate`, judge it, and note both."""
+    speech = setup.speech(Voice(model))
+    verdict = setup.judge(speech)
+    record.note(case, speech, verdict)
+    return str(speech.said[0].text), verdict
 
 
 def tabled_cases(page: str) -> list[str]:

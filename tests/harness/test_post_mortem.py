@@ -4,23 +4,20 @@
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from harness.faults import FAULTS, foreign_checkpoint
+from harness.faults import foreign_checkpoint
 from harness.faults.cache_faults import LENGTH_LOST
 from harness.faults.checkpoint_files import edit_config, plan_of, set_plan
 from harness.faults.code_edits import edit_foreign
 from harness.faults.code_faults import RESIDENT
-from harness.faults.fault import Plant
-from harness.faults.loading import from_auto, from_own_code, scratch_checkpoint
+from harness.faults.loading import from_auto, from_own_code
 from harness.quiet import quiet_libraries
-from harness.text_generation import Voice
-from harness.text_judge import DRIFT_LIMITS, TextVerdict
+from harness.text_judge import DRIFT_LIMITS
 from harness.tolerances import assert_logits_close
 from pruning import PrunePlan, load_pruned
 from tests.harness.post_mortem import (
@@ -30,8 +27,13 @@ from tests.harness.post_mortem import (
     WRITING,
     Record,
     Setup,
+    asked,
     decoded_by_hand,
+    fault,
+    fill,
     generated,
+    planted,
+    pruned_parameters,
     tabled_cases,
 )
 from tests.harness.twins import behind_an_empty_layer, loud
@@ -77,54 +79,6 @@ def without_attention_0(real_checkpoint: Path, tmp_path_factory: pytest.TempPath
     directory = tmp_path_factory.mktemp("attention_0")
     base = behind_an_empty_layer(real_checkpoint, directory / "base")
     return Setup(base, PrunePlan(self_attn=[0]), directory / "pruned")
-
-
-@contextmanager
-def planted(
-    setup: Setup,
-    plant: Plant,
-    load: Callable[..., Any] = from_own_code,
-    *,
-    in_weights: bool = False,
-    **arguments: Any,
-) -> Iterator[Any]:
-    """Yield the model of a planted copy of what is pruned; what it fills at random is the same each time."""
-    with scratch_checkpoint() as scratch:
-        plant(setup.pruned if in_weights else setup.without_weights, scratch)
-        if not in_weights:
-            for path in setup.pruned.glob("*.safetensors"):
-                (scratch / path.name).symlink_to(path)
-        torch.manual_seed(0)
-        yield load(scratch, **{"dtype": torch.float32, **arguments})
-
-
-def fault(name: str) -> Plant:
-    """Return how a fault of the library is planted."""
-    plant = FAULTS[name].plant
-    assert plant is not None
-    return plant
-
-
-def asked(record: Record, case: str, setup: Setup, model: Any) -> tuple[str, TextVerdict]:
-    """Let a model answer by `generate`, judge it, and note both."""
-    speech = setup.speech(Voice(model))
-    verdict = setup.judge(speech)
-    record.note(case, speech, verdict)
-    return str(speech.said[0].text), verdict
-
-
-def pruned_parameters(setup: Setup, model: Any) -> list[torch.nn.Parameter]:
-    """Return the parameters of the sub-layers that the plan prunes, where a model holds any."""
-    names = [f"model.layers.{index}.self_attn" for index in setup.plan.self_attn]
-    names += [f"model.layers.{index}.mlp" for index in setup.plan.mlp]
-    return [parameter for name in names for parameter in model.get_submodule(name).parameters()]
-
-
-def fill(parameters: list[torch.nn.Parameter], value: float) -> None:
-    """Fill parameters with one value."""
-    assert parameters
-    for parameter in parameters:
-        parameter.data.fill_(value)
 
 
 def test_twins_are_the_real_checkpoint(as_it_is: Setup, loud_twin: Setup, without_attention_0: Setup) -> None:
