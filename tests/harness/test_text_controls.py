@@ -28,7 +28,8 @@ from tests.harness.text_controls import (
     write_records,
     wrong_tokenizers,
 )
-from tests.harness.text_faults import PRECISIONS, positions_shifted, stock_class, underflowing
+from tests.harness.text_faults import PRECISIONS, positions_shifted, stock_class
+from tests.harness.twins import underflowing
 
 RECORDS = Path(__file__).parents[2] / "fixtures" / "text_controls.json"
 FEW_PROMPTS = [text_prompts()[kind][-1] for kind in ("list", "another language")]

@@ -25,8 +25,8 @@ from tests.harness.text_faults import (
     positions_shifted,
     shift_vocabulary,
     stock_class,
-    underflowing,
 )
+from tests.harness.twins import underflowing
 
 REAL_PLAN: Final = PrunePlan(self_attn=[5, 17, 20, 25, 29], mlp=[16, 17])  # the demo's
 SOUND_PLANS: Final = {

@@ -9,11 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
-
-from harness.llama_to_qwen3 import QUERY_KEY_SCALE, STREAM_SCALE
 
 PRECISIONS = {
     "float32": {"dtype": torch.float32},
@@ -111,25 +108,3 @@ def shift_vocabulary(content: dict[str, Any]) -> None:
     tokens = [token for token, index in vocabulary.items() if index not in special]
     ids = [vocabulary[token] for token in tokens]
     vocabulary |= zip(tokens, ids[1:] + ids[:1], strict=True)
-
-
-def underflowing(base: Path, directory: Path) -> Path:
-    """Write the real checkpoint as `llama_to_qwen3` converts it with S = 1 and T = 2**24: the same in float32."""
-    stream, query_key = STREAM_SCALE, QUERY_KEY_SCALE / 2.0**24
-    scales = {
-        ("embed_tokens.weight", "o_proj.weight", "down_proj.weight"): 1 / stream,
-        ("model.norm.weight",): stream,
-        ("q_proj.weight", "k_proj.weight"): query_key,
-        ("q_norm.weight", "k_norm.weight"): 1 / (stream * query_key),
-    }
-    shutil.copytree(base, directory, ignore=shutil.ignore_patterns("*.safetensors"))
-    config = json.loads((base / "config.json").read_text())
-    (directory / "config.json").write_text(json.dumps(config | {"rms_norm_eps": config["rms_norm_eps"] / stream**2}))
-    for path in base.glob("*.safetensors"):
-        tensors = load_file(path)
-        for name in tensors:
-            for endings, scale in scales.items():
-                if name.endswith(endings):
-                    tensors[name] = tensors[name] * scale
-        save_file(tensors, directory / path.name, metadata={"format": "pt"})
-    return directory
