@@ -72,14 +72,18 @@ def resident_differences(session: Session) -> tuple[dict[str, str], int]:
             wrong[key] = "differs from what is stored" + (
                 f" in a part of its elements ({share:.1%})" if share < 0.9 else ""
             )
+    report = session.loading_report or {}
+    # Where nothing was missing or left over, what has other names than the files was loaded under a mapping of names.
+    mapped = bool(report) and not report.get("unexpected_keys")
     for key in sorted(subject.expected_keys - subject.optional_keys - {HEAD}):
-        if key not in resident and not session.mode.is_quantised:
+        if key not in resident and not session.mode.is_quantised and not mapped:
             wrong[key] = "is not there"
     if HEAD in comparable and HEAD not in stored:
         embedding = comparable.get(EMBEDDING)
         if embedding is not None and not _equal(comparable[HEAD].detach().cpu(), embedding.detach().cpu()):
             wrong[HEAD] = "is not stored, and not the embedding either"
-    for key in comparable.keys() - stored.keys() - subject.optional_keys - {HEAD}:
+    initialised = set(map(canonical_key, report.get("missing_keys", []))) if mapped else comparable.keys()
+    for key in (comparable.keys() & initialised) - stored.keys() - subject.optional_keys - {HEAD}:
         wrong[key] = "is not stored: it was initialised by the code"
     return wrong, compared
 

@@ -44,7 +44,7 @@ def load(session: Session) -> Numbers:
     pruned_in_memory = session.is_given and is_stock(unwrapped(model)) and skips_what_is_pruned(session)
     if is_stock(unwrapped(model)) and not subject.plan.is_empty and not pruned_in_memory:
         raise FaultFound(stock_class(session))
-    if (another := another_class(session)) is not None and session.is_given:
+    if session.is_given and not pruned_in_memory and (another := another_class(session)) is not None:
         raise FaultFound(another)
     missing = missing_but_kept(subject, report.get("missing_keys", []))
     unexpected = [key for key in report.get("unexpected_keys", []) if canonical_key(key) not in subject.optional_keys]

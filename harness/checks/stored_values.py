@@ -67,7 +67,8 @@ def manifest_bytes(subject: Subject) -> Numbers:
         raise NotChecked(f"{MANIFEST_FILE} names no checksum of a stored tensor")
     differing = {key for key, values in tensors_file_by_file(compared) if _sha256(values) != expected[key]}
     faults = []
-    if lost := {key for key in kept if canonical_key(key) not in subject.stored.tensors}:
+    there = subject.stored.tensors.keys() | subject.optional_keys
+    if lost := {key for key in kept if canonical_key(key) not in there}:
         faults.append(_lost(lost))
     if differing:
         faults.append(_differing(subject, differing, len(compared), f"{MANIFEST_FILE}'s"))
