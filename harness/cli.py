@@ -170,7 +170,9 @@ def plant(
     fault: Annotated[str, typer.Argument(metavar="FAULT", help="The fault's name, as --list shows it.")] = "",
     checkpoint: Annotated[Path | None, typer.Argument(metavar="CKPT", help="A sound pruned checkpoint.")] = None,
     destination: Annotated[Path | None, typer.Argument(metavar="DST", help="The directory to write.")] = None,
-    show: Annotated[bool, typer.Option("--list", help="Show every fault that can be planted.")] = False,
+    show: Annotated[
+        bool, typer.Option("--list", help="Show every fault: family, where, symptom, what is done.")
+    ] = False,
 ) -> None:
     """Write a faulty copy of the sound checkpoint CKPT to DST, to test what should find the fault."""
     from .faults import FAULTS
@@ -178,7 +180,8 @@ def plant(
 
     if show:
         for each in FAULTS.values():
-            print(f"{each.id:45} {each.family:13} {each.description}")
+            met = "" if each.met is None else f" (met in {each.met})"
+            print(f"{each.id:45} {each.family:13} {each.where:12} {each.symptom:27} {each.description}{met}")
         return
     if not fault or checkpoint is None or destination is None:
         raise CannotRun("name a fault, a sound pruned checkpoint and a directory to write; --list shows the faults")

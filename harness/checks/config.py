@@ -75,9 +75,9 @@ def plan(subject: Subject) -> Numbers:
         declared = PrunePlan()  # what that class reads where nothing is said
     if overrides := _overrides(own):
         cause = f"per_layer_config in config.json changes more than what is skipped: {listed(overrides)}"
-        faults.append(_plan_fault("more-than-skips", cause, subject))
+        raise FaultFound(_plan_fault("more-than-skips", cause, subject))
     # Where single tensors are lost or left over, or everything is, the check of the keys says it better.
-    if subject.stored.tensors and _is_another_plan(subject.plan, absent) and declared in (None, absent):
+    if subject.stored.tensors and _is_another_plan(subject.plan, absent) and declared is None:
         cause = f"{subject.plan_source} says {subject.plan}, but the stored keys amount to {absent}"
         faults.append(_plan_fault("plan-not-carried-out", cause, subject))
     if declared is not None and declared != subject.plan:

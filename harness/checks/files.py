@@ -15,7 +15,8 @@ def files(subject: Subject) -> Numbers:
     # A shard that no entry names any more holds what is lost; what holds nothing of the model is somebody's own.
     lost = _expected(subject) - stored.tensors.keys()
     forgotten = {path: keys & lost for path, keys in idle.items() if keys & lost}
-    if forgotten and stored.index is not None:
+    # An index that is broken, or names what is not there, has its own fault.
+    if forgotten and stored.index and not any(each.id == "shard-missing" for each in faults):
         keys = sorted(key for each in forgotten.values() for key in each)
         faults.insert(0, not_in_index(keys, {path.name for path in forgotten}))
     if faults:

@@ -195,12 +195,16 @@ def test_compare_what_is_no_report(
 
 
 def test_plant_list(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """`plant --list` shows each fault in a line: name, family and what is done."""
+    """`plant --list` shows each fault in a line: name, family, where it is, symptom, what is done, where it was met."""
     assert run(monkeypatch, "plant", "--list") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(maxsplit=2) for line in lines] == [
-        [fault.id, fault.family, fault.description] for fault in FAULTS.values()
+    assert [line.split(maxsplit=3)[:3] for line in lines] == [
+        [fault.id, fault.family, fault.where] for fault in FAULTS.values()
     ]
+    for line, fault in zip(lines, FAULTS.values(), strict=True):
+        met = f" (met in {fault.met})" if fault.met else ""
+        assert line.endswith(f" {fault.description}{met}")
+        assert f" {fault.symptom} " in line
 
 
 def test_plant(
