@@ -171,7 +171,7 @@ def plant(
     checkpoint: Annotated[Path | None, typer.Argument(metavar="CKPT", help="A sound pruned checkpoint.")] = None,
     destination: Annotated[Path | None, typer.Argument(metavar="DST", help="The directory to write.")] = None,
     show: Annotated[
-        bool, typer.Option("--list", help="Show every fault: family, where, symptom, what is done.")
+        bool, typer.Option("--list", help="Show every fault, and what it does.")
     ] = False,
 ) -> None:
     """Write a faulty copy of the sound checkpoint CKPT to DST, to test what should find the fault."""
