@@ -21,6 +21,8 @@ RUN_ELSEWHERE = {
     "python3 -m pip install --quiet tox && python3 -m tox": "what runs this test",
     "python3 -m pip install -c constraints.txt -e .[peft] pytest-xdist ruff mypy": "what tox does for each environment",
     "pytest -n 2": "tox environment `newest`",
+    "PRUNECHECK_REWRITE=1 python3 -m tox -e sweep -- -k every_control": "takes half an hour",
+    "python docs_tests/text_judge_plot.py": "test_plots.py",
 }
 # Options of other programs.
 FOREIGN_OPTIONS = {
@@ -44,10 +46,11 @@ def our_options() -> set[str]:
     return options | plugin | {option.replace("--prunecheck-", "--") for option in plugin}
 
 
-def test_readme_commands_run(tmp_path: Path, real_checkpoint: Path) -> None:
-    """Every command and every piece of Python in the README runs, in the order it stands, on the real checkpoint."""
+def test_commands_run(tmp_path: Path, real_checkpoint: Path) -> None:
+    """Every command and every piece of Python runs, the README's and then each page's, on the real checkpoint."""
     (tmp_path / "SRC").symlink_to(real_checkpoint)
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    text = "".join(path.read_text(encoding="utf-8") for path in pages)
     blocks = re.findall(r"^```(console|python)\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
     # This environment's `prunecheck`, also where it is not activated.
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}

@@ -170,9 +170,7 @@ def plant(
     fault: Annotated[str, typer.Argument(metavar="FAULT", help="The fault's name, as --list shows it.")] = "",
     checkpoint: Annotated[Path | None, typer.Argument(metavar="CKPT", help="A sound pruned checkpoint.")] = None,
     destination: Annotated[Path | None, typer.Argument(metavar="DST", help="The directory to write.")] = None,
-    show: Annotated[
-        bool, typer.Option("--list", help="Show every fault, and what it does.")
-    ] = False,
+    show: Annotated[bool, typer.Option("--list", help="Show every fault, and what it does.")] = False,
 ) -> None:
     """Write a faulty copy of the sound checkpoint CKPT to DST, to test what should find the fault."""
     from .faults import FAULTS

@@ -1,0 +1,22 @@
+"""The documentation's plots show what was measured."""
+
+import json
+from pathlib import Path
+
+from docs_tests import text_judge_plot
+
+
+def test_plot_of_the_judge_is_drawn_from_its_records(tmp_path: Path) -> None:
+    """docs/text-judge.svg is what the records give."""
+    text_judge_plot.write_plot(tmp_path / "plot.svg")
+    assert (tmp_path / "plot.svg").read_bytes() == text_judge_plot.PLOT.read_bytes(), (
+        "run `python docs_tests/text_judge_plot.py`"
+    )
+
+
+def test_controls_of_the_judge_have_the_verdict_they_should() -> None:
+    """Not one control in the records is judged wrongly, and there are some of each kind in every precision."""
+    records = json.loads(text_judge_plot.RECORDS.read_text(encoding="utf-8"))
+    assert [record for record in records if record["verdict"] != record["wanted"]] == []
+    kinds = {(record["precision"], record["wanted"]) for record in records}
+    assert kinds == {(precision, word) for precision in text_judge_plot.PRECISIONS for word in text_judge_plot.STYLES}
