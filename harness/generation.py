@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -57,10 +57,13 @@ def uncached_step(model: Any, batch: TokenBatch, tokens: Tensor) -> Tensor:
 
 
 @contextmanager
-def neutral_generation(model: Any) -> Iterator[None]:
-    """Give the model a generation config that says nothing, within the `with`: unset options are filled in from it."""
+def neutral_generation(model: Any, keep: Collection[str] = ()) -> Iterator[None]:
+    """Give the model a generation config that says nothing, within the `with`: unset options are filled in from it.
+
+    `keep` are entries that stay as they are, such as "eos_token_id".
+    """
     before = model.generation_config
-    model.generation_config = GenerationConfig()
+    model.generation_config = GenerationConfig(**{name: getattr(before, name, None) for name in keep})
     try:
         yield
     finally:

@@ -35,12 +35,15 @@ PLAN_COST_LIMIT: Final = 0.27
 PRECISION_COST_LIMIT: Final = 0.3
 
 
-def limits_of(numbers: dict[str, float], precision: str) -> dict[str, float]:
+def limits_of(numbers: dict[str, float], precision: str, *, other_kernels: bool = False) -> dict[str, float]:
     """Return the largest value that each number may have in a sound model."""
+    own_drift = max(OWN_DRIFT_LIMITS[precision], OWN_DRIFT_FACTOR * numbers.get("reference_own_drift", 0.0))
+    # Code of the candidate's own rounds as a cache does: in another order.
+    drift = own_drift if other_kernels else DRIFT_LIMITS[precision]
     return {
-        "drift": DRIFT_LIMITS[precision],
-        "cached_drift": DRIFT_LIMITS[precision],
-        "own_drift": max(OWN_DRIFT_LIMITS[precision], OWN_DRIFT_FACTOR * numbers.get("reference_own_drift", 0.0)),
+        "drift": drift,
+        "cached_drift": drift,
+        "own_drift": own_drift,
         "run_on": 0,
         "stops_short": 0,
         "excess": EXCESS_LIMIT,
