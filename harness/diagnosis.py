@@ -113,7 +113,9 @@ def _is_explained(check: str, fault: FoundFault, found: Found) -> bool:
     name = title.partition(".")[0]
     for other, each in others:
         if other.startswith("stored."):
-            touched = _HARMLESS_TO_THE_MODEL.get(each.family)
+            # A generation config that transformers refuses keeps the model from loading.
+            refused = each.id == "generation-config-refused"
+            touched = None if refused else _HARMLESS_TO_THE_MODEL.get(each.family)
             if touched is None or name in touched or any(mode.startswith(place) for place in touched):
                 return True
             continue
