@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .generation import neutral_generation
+from .generation import generate_of_class, neutral_generation
 from .references import reference_logits
 
 _SPECIAL_IDS: Final = ("eos_token_id", "pad_token_id", "bos_token_id")
@@ -99,7 +99,7 @@ class Voice:
         # it would change the distributions, or want what `generate` is not given.
         with torch.random.fork_rng(), torch.no_grad(), self.within(), neutral_generation(model, _SPECIAL_IDS):
             torch.manual_seed(seed)
-            generated = model.generate(
+            generated = generate_of_class(model)(
                 input_ids.to(device),
                 attention_mask=torch.ones_like(input_ids, device=device),
                 max_new_tokens=max_new_tokens,

@@ -85,9 +85,10 @@ def _merges(tokenizer: Tokenizer) -> list[tuple[str, str]]:
 def reads_otherwise(ours: Reader, theirs: Reader) -> list[str]:
     """Return in what two readers differ, in a few lines: tokens, what a text becomes, and what tokens become."""
     lines: list[str] = []
+    known = sorted(theirs.vocabulary, key=theirs.vocabulary.__getitem__)
     names = [
         name
-        for name in chain(theirs.vocabulary, sorted(ours.vocabulary.keys() - theirs.vocabulary.keys()))
+        for name in chain(known, sorted(ours.vocabulary.keys() - theirs.vocabulary.keys()))
         if ours.vocabulary.get(name) != theirs.vocabulary.get(name)
     ]
     if names:
