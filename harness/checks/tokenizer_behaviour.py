@@ -62,24 +62,39 @@ def compare_tokenizers(root: Path, base: Path, config: Mapping[str, Any]) -> Com
             f"tokenizer_class={read_json(root / _CONFIG_FILE)['tokenizer_class']!r} is unknown to transformers "
             f"{transformers.__version__}, which does not load the tokenizer by itself"
         )
+    raw, base_raw = read_alone(root), read_alone(base)
+    alone_too = isinstance(raw, Tokenizer) and isinstance(base_raw, Tokenizer)
     if ours is not None and theirs is not None:
-        found.differences += reads_otherwise(of_transformers(ours), of_transformers(theirs))
-        _compare_settings(ours, theirs, root, base, config, found)
+        readers = (of_transformers(each, merges=not alone_too) for each in (ours, theirs))
+        found.differences += reads_otherwise(*readers)
+        _compare_settings(ours, theirs, base, config, found)
         _compare_templates(ours, theirs, found)
         _compare_declared(theirs, root, base, found)
-    raw, base_raw = read_alone(root), read_alone(base)
-    if isinstance(raw, Tokenizer) and isinstance(base_raw, Tokenizer) and not found.differences:
-        alone = reads_otherwise(of_tokenizers(raw), of_tokenizers(base_raw))
-        # What transformers makes of the base's files is what it saves, and as good as those.
-        backend = getattr(theirs, "backend_tokenizer", None)
-        if alone and backend is not None and not reads_otherwise(of_tokenizers(raw), of_tokenizers(bare(backend))):
-            alone = []
-        found.differences += [f"{TOKENIZER_FILE} by itself: {line}" for line in alone]
+    if isinstance(raw, Tokenizer) and isinstance(base_raw, Tokenizer):
+        if not found.differences:
+            _compare_alone(raw, base_raw, theirs, found)
     elif isinstance(raw, str) and isinstance(base_raw, Tokenizer):
         found.differences.append(f"{TOKENIZER_FILE} cannot be read: {raw}")
     elif theirs is None and not isinstance(base_raw, Tokenizer):
         found.findings.append(f"the tokenizers are not compared: the base's does not load here ({base_error})")
     return found
+
+
+def _compare_alone(raw: Tokenizer, base_raw: Tokenizer, theirs: Any, found: Comparison) -> None:
+    """Compare what tokenizer.json says by itself."""
+    if raw.to_str() == base_raw.to_str():
+        return
+    ours, expected = of_tokenizers(raw), of_tokenizers(base_raw)
+    lines = reads_otherwise(ours, expected)
+    backend = getattr(theirs, "backend_tokenizer", None)
+    # What transformers makes of the base's files is what it saves, and as good as those.
+    if lines and backend is not None and not reads_otherwise(ours, of_tokenizers(bare(backend))):
+        return
+    found.differences += [f"{TOKENIZER_FILE} by itself: {line}" for line in lines]
+    if not lines and ours.merges != expected.merges:
+        found.findings.append(
+            f"the merges of {TOKENIZER_FILE} are not the base's, though no text that was tried shows it"
+        )
 
 
 def _load(root: Path, config: Mapping[str, Any]) -> tuple[Any, str | None]:
@@ -99,9 +114,7 @@ def _class_is_unknown(root: Path) -> bool:
     return isinstance(name, str) and not hasattr(transformers, name) and (root / TOKENIZER_FILE).is_file()
 
 
-def _compare_settings(
-    ours: Any, theirs: Any, root: Path, base: Path, config: Mapping[str, Any], found: Comparison
-) -> None:
+def _compare_settings(ours: Any, theirs: Any, base: Path, config: Mapping[str, Any], found: Comparison) -> None:
     """Compare special tokens, and how texts are padded, cut off and split."""
     for name in _SPECIAL:
         _compare_special(name, _named(ours, name), _named(theirs, name), found)

@@ -65,9 +65,9 @@ def of_tokenizers(tokenizer: Tokenizer) -> Reader:
     )
 
 
-def of_transformers(tokenizer: Any) -> Reader:
-    """Return how a tokenizer of transformers reads."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
+def of_transformers(tokenizer: Any, *, merges: bool) -> Reader:
+    """Return how a tokenizer of transformers reads; `merges`, which take time, only if asked for."""
+    backend = getattr(tokenizer, "backend_tokenizer", None) if merges else None
     return Reader(
         tokenizer.get_vocab(),
         [] if backend is None else _merges(backend),
