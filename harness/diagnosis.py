@@ -130,7 +130,9 @@ def _is_explained(check: str, fault: FoundFault, found: Found) -> bool:
         if other.startswith("stored."):
             if each.family in ("keys", "tied-head", "values") and name in _UNTOUCHED_BY_VALUES:
                 continue
-            touched = _HARMLESS_TO_THE_MODEL.get(each.family)
+            # A generation config that transformers refuses keeps the model from loading.
+            refused = each.id == "generation-config-refused"
+            touched = None if refused else _HARMLESS_TO_THE_MODEL.get(each.family)
             if touched is None or name in touched or any(mode.startswith(place) for place in touched):
                 return True
             continue

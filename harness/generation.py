@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ def generated_steps(
     recorder = _Recorder()
     device = input_device(model)
     with neutral_generation(model), torch.no_grad():
-        model.generate(
+        generate_of_class(model)(
             batch.ids.to(device),
             attention_mask=batch.mask.to(device),
             generation_config=GenerationConfig(
@@ -56,11 +57,24 @@ def uncached_step(model: Any, batch: TokenBatch, tokens: Tensor) -> Tensor:
     return uncached_logits(model, TokenBatch(tokens, mask))[:, -1].log_softmax(-1)
 
 
+def generate_of_class(model: Any) -> Any:
+    """Return the `generate` of the model's class, bound to it, whatever `custom_generate/generate.py` put in its place.
+
+    (transformers 5.23.0, `modeling_utils.py`: a trusted checkpoint's function becomes an attribute of the model.)
+    """
+    if "generate" in vars(model) and hasattr(type(model), "generate"):
+        return partial(type(model).generate, model)
+    return model.generate
+
+
 @contextmanager
-def neutral_generation(model: Any) -> Iterator[None]:
-    """Give the model a generation config that says nothing, within the `with`: unset options are filled in from it."""
+def neutral_generation(model: Any, keep: Collection[str] = ()) -> Iterator[None]:
+    """Give the model a generation config that says nothing, within the `with`: unset options are filled in from it.
+
+    `keep` are entries that stay as they are, such as "eos_token_id".
+    """
     before = model.generation_config
-    model.generation_config = GenerationConfig()
+    model.generation_config = GenerationConfig(**{name: getattr(before, name, None) for name in keep})
     try:
         yield
     finally:

@@ -10,13 +10,16 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from importlib import resources
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .generation import generate_of_class, neutral_generation
 from .references import reference_logits
+
+_SPECIAL_IDS: Final = ("eos_token_id", "pad_token_id", "bos_token_id")
 
 LogitsOf = Callable[[Tensor], Tensor]
 """Uncached logits: token ids (1, tokens) to float32 (1, tokens, vocabulary)."""
@@ -86,20 +89,20 @@ class Voice:
         """Let the model continue `prompt_ids` through `generate` and its KV cache; the caller's seed is untouched."""
         input_ids = torch.tensor([list(prompt_ids)])
         device = self.model.device if self.model.device.type != "meta" else torch.device("cpu")
-        # Whatever else the checkpoint's generation config asks for would change the distributions that are judged.
         choice = (
             {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
             if temperature
             else {"do_sample": False}
         )
         model: Any = self.model
-        with torch.random.fork_rng(), torch.no_grad(), self.within():
+        # What else the checkpoint's generation config asks for, beams or penalties, is judged where it is stored: here
+        # it would change the distributions, or want what `generate` is not given.
+        with torch.random.fork_rng(), torch.no_grad(), self.within(), neutral_generation(model, _SPECIAL_IDS):
             torch.manual_seed(seed)
-            generated = model.generate(
+            generated = generate_of_class(model)(
                 input_ids.to(device),
                 attention_mask=torch.ones_like(input_ids, device=device),
                 max_new_tokens=max_new_tokens,
-                repetition_penalty=1.0,
                 remove_invalid_values=True,  # sampling from NaN would raise; `logits` are those before the repair
                 **choice,
                 return_dict_in_generate=True,
@@ -109,7 +112,7 @@ class Voice:
         return Continuation(
             prompt_ids=list(prompt_ids),
             new_ids=new_ids,
-            text=None if tokenizer is None else str(tokenizer.decode(new_ids, skip_special_tokens=False)),
+            text=None if tokenizer is None else decoded(tokenizer, new_ids),
             ended=new_ids[-1] in self.end_ids,
             temperature=temperature,
             step_logits=torch.cat(generated.logits).float().cpu(),
@@ -136,6 +139,11 @@ class Voice:
             for index, prompt in enumerate(prompts)
         ]
         return Speech(said, self.logits, self.end_ids)
+
+
+def decoded(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    """Return the text of token ids, special tokens included."""
+    return str(tokenizer.decode(list(ids), skip_special_tokens=False))
 
 
 def text_prompts() -> dict[str, list[str]]:

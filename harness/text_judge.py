@@ -122,11 +122,13 @@ def judge_speech(
     unpruned: Speech | None = None,
     full_precision: Speech | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
+    other_kernels: bool = False,
 ) -> TextVerdict:
     """Judge what the candidate said, given what the others said to the same prompts, in the same order.
 
-    The arguments are those of `judge_text`, but for the voices: what each said. The numbers are means over the tokens
-    of all prompts, in nats where nothing else is said:
+    The arguments are those of `judge_text`, but for the voices: what each said, and `other_kernels`: whether the
+    candidate computes the same by code that is not the reference's. The numbers are means over the tokens of all
+    prompts, in nats where nothing else is said:
 
     * `drift`: divergence of candidate and reference without a cache, along what the reference said;
     * `cached_drift`: the same, both over their caches, as far as they said the same;
@@ -151,7 +153,7 @@ def judge_speech(
         numbers |= _compare_with_unpruned(candidate, reference, unpruned)
     if full_precision is not None:
         numbers["precision_cost"] = _cost(full_precision, reference)
-    limits = limits_of(numbers, precision)
+    limits = limits_of(numbers, precision, other_kernels=other_kernels)
     word, beyond, reason = _decide(numbers, limits, precision)
     finite = {name: value for name, value in numbers.items() if math.isfinite(value)}
     return TextVerdict(word, reason, finite, limits, beyond)

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Final
 
+from torch import Tensor
 from transformers import AutoTokenizer
 
 from harness.batches import random_ids
 from harness.forward import unpadded
 from harness.full_precision import remember_full_precision, speech_in_full_precision
 from harness.reporting.report import FoundFault
-from harness.session import Session, has_tokenizer
+from harness.session import Session, first_line, has_tokenizer
 from harness.stock import stock_config_object
-from harness.text_generation import Speech, Voice, encode_prompt, random_prompts, text_prompts
+from harness.text_generation import Speech, Voice, decoded, encode_prompt, random_prompts, text_prompts
 from harness.text_judge import TextVerdict, judge_speech
 
 from .candidate import candidate_runs
 from .check import FaultFound, NotChecked, Numbers, fault
 from .explain import cache_differs, logits_differ
+from .generation_settings import settings_told_otherwise
+from .logits import operation_of
+
+Prompts = Sequence[str | list[int]]
 
 _NEW_TOKENS: Final = 16
 _TEMPERATURES: Final = {"greedy": 0.0, "sampled": 0.8}
@@ -30,10 +37,8 @@ def text(session: Session, how: str) -> Numbers:
     if session.mode.is_quantised:
         prompts = prompts[:2]  # slow on a CPU
     options: dict[str, Any] = {"max_new_tokens": _NEW_TOKENS, "temperature": _TEMPERATURES[how]}
-    own_tokenizer = _own_tokenizer(session, prompts) if tokenizer is not None else None
-    with candidate_runs(session, cached=True):
-        said = Voice(session.model).speak(prompts, tokenizer=own_tokenizer, **options)
-    expected = Voice(session.reference, session.pruned_reference).speak(prompts, tokenizer=tokenizer, **options)
+    expected = _reference_speaks(session, prompts, tokenizer, **options)
+    said = _candidate_speaks(session, prompts, tokenizer, **options)
     # What plan and precision cost is asked once: it is the same however the next token is chosen.
     ask_for_costs = session.has_base and how == "greedy"
     unpruned = exact = None
@@ -41,17 +46,77 @@ def text(session: Session, how: str) -> Numbers:
         unpruned = Voice(session.reference).speak(prompts, tokenizer=tokenizer, max_new_tokens=_NEW_TOKENS)
     elif ask_for_costs:
         exact = speech_in_full_precision(session, prompts, tokenizer, _NEW_TOKENS)
-    precision = session.mode.precision
+    precision, operation = session.mode.precision, operation_of(session)
     try:
         verdict = judge_speech(
-            said, expected, precision=precision, unpruned=unpruned, full_precision=exact, tokenizer=tokenizer
+            said,
+            expected,
+            precision=precision,
+            unpruned=unpruned,
+            full_precision=exact,
+            tokenizer=tokenizer,
+            other_kernels=operation != "reference",
         )
     except ValueError as error:  # the reference gives NaN, and the candidate does not
         raise NotChecked(f"there is nothing to compare the text with: {error}") from None
     if unpruned is not None:
         remember_full_precision(session, expected, verdict)
+    if session.is_given and (otherwise := _other_settings(session)):
+        session.subject.findings.append(f"the generation config of the model that was given has {otherwise}")
     _tell(session, said, verdict)
     return verdict.numbers
+
+
+def _reference_speaks(session: Session, prompts: Prompts, tokenizer: Any, **options: Any) -> Speech:
+    """Let the reference speak; what it cannot say here, such as a quantiser's, is nothing to compare with."""
+    try:
+        return Voice(session.reference, session.pruned_reference).speak(prompts, tokenizer=tokenizer, **options)
+    except NotChecked:
+        raise
+    except Exception as error:  # of transformers, accelerate or bitsandbytes
+        raise NotChecked(f"the reference says nothing in {session.mode.name}: {first_line(error)}") from None
+
+
+def _candidate_speaks(session: Session, prompts: Prompts, tokenizer: Any, **options: Any) -> Speech:
+    """Let the candidate speak, through its own tokenizer. What its model raises is its fault, and nothing else is."""
+    model, own = session.model, _own_tokenizer(session) if tokenizer is not None else None
+    with _tokenizer_runs():
+        ids = [encode_prompt(own, prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
+    with candidate_runs(session, cached=True):
+        speech = Voice(model).speak(ids, **options)
+    said = speech.said
+    if own is not None:
+        with _tokenizer_runs():
+            said = [replace(one, text=decoded(own, one.new_ids)) for one in said]
+
+    def logits(input_ids: Tensor) -> Tensor:
+        with candidate_runs(session):
+            return speech.logits(input_ids)
+
+    return Speech(said, logits, speech.end_ids)
+
+
+@contextmanager
+def _tokenizer_runs() -> Iterator[None]:
+    """Turn what the checkpoint's tokenizer raises into a fault of its own."""
+    try:
+        yield
+    except Exception as error:  # of tokenizers, or of the chat template
+        raise FaultFound(
+            fault(
+                "tokenizer",
+                "tokenizer-raises",
+                f"the tokenizer raises {type(error).__name__}: {first_line(error)}",
+                remedy="Copy the tokenizer's files and the chat template from the base.",
+            )
+        ) from error
+
+
+def _other_settings(session: Session) -> str | None:
+    """Return in what the generation config of a given model differs from the base's: its owner may want it so."""
+    if not session.has_base:
+        return None
+    return settings_told_otherwise(session.model.generation_config, session.reference.generation_config)
 
 
 def _tell(session: Session, said: Speech, verdict: TextVerdict) -> None:
@@ -93,19 +158,19 @@ def _explained(session: Session, verdict: TextVerdict) -> FoundFault:
     return cache_differs(session, "dynamic", "generate", verdict.reason, True)
 
 
-def _prompts(session: Session) -> tuple[Sequence[str | list[int]], Any]:
+def _prompts(session: Session) -> tuple[Prompts, Any]:
     """Return prompts and the tokenizer they need: texts where a tokenizer fits the vocabulary, else random tokens."""
     size = int(session.subject.config["vocab_size"])
+    texts = [texts[0] for texts in text_prompts().values()][:3]
     try:
-        texts = [texts[0] for texts in text_prompts().values()][:3]
         if max(max(encode_prompt(session.tokenizer, text)) for text in texts) < size:
             return texts, session.tokenizer
-    except NotChecked:
+    except Exception:  # there is none, or it, or its template, raises: the check of the tokenizer says so
         pass
     return random_prompts(size, count=3), None
 
 
-def _own_tokenizer(session: Session, prompts: Sequence[str | list[int]]) -> Any:
+def _own_tokenizer(session: Session) -> Any:
     if not has_tokenizer(session.subject.root):
         return session.tokenizer
     try:

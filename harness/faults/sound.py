@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import AutoTokenizer, PreTrainedModel
 
 from harness.faults.checkpoint_files import (
     INDEX,
@@ -18,6 +18,7 @@ from harness.faults.checkpoint_files import (
     all_tensors,
     config_of,
     copy_checkpoint,
+    edit_json,
     edit_tensors,
     plan_of,
     save_tensors,
@@ -26,10 +27,13 @@ from harness.faults.checkpoint_files import (
 )
 from harness.faults.code_edits import edit_foreign
 from harness.faults.code_faults import RESIDENT
-from harness.faults.conditions import something_pruned, tied, untied
+from harness.faults.conditions import holds, something_pruned, tied, untied
 from harness.faults.fault import Requires, SoundVariant
 from harness.faults.foreign import foreign_checkpoint
 from harness.faults.loading import from_own_code, layers_on_disk, plant_and_load, scratch_checkpoint
+from harness.stock import stock_config, stock_config_object
+
+GENERATION = "generation_config.json"
 
 
 def _without_weights(checkpoint: Path, destination: Path) -> dict[str, Tensor]:
@@ -71,6 +75,28 @@ def _prefix_stripped(checkpoint: Path, destination: Path) -> None:
 
 def _no_metadata(checkpoint: Path, destination: Path) -> None:
     save_file(_without_weights(checkpoint, destination), destination / SINGLE)
+
+
+def _tokenizer_saved_again(checkpoint: Path, destination: Path) -> None:
+    """Write the tokenizer as this release of transformers does, whatever wrote it before."""
+    copy_checkpoint(checkpoint, destination)
+    config = stock_config_object(stock_config(config_of(checkpoint)))
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint, config=config, trust_remote_code=False)
+    tokenizer.save_pretrained(destination)
+
+
+def _generation_defaults_left_out(checkpoint: Path, destination: Path) -> None:
+    """Leave out an entry that says what none says, add another, and write the end of text as a list."""
+    copy_checkpoint(checkpoint, destination)
+
+    def change(settings: Json) -> None:
+        if not settings.get("do_sample"):
+            settings.pop("do_sample", None)
+        settings.setdefault("repetition_penalty", 1.0)
+        if isinstance(settings.get("eos_token_id"), int):
+            settings["eos_token_id"] = [settings["eos_token_id"]]
+
+    edit_json(destination / GENERATION, change)
 
 
 @contextmanager
@@ -149,6 +175,18 @@ SOUND_VARIANTS = (
         id="foreign-flags",
         description="a third party's code skips by lists of its own in config.json, model_type qwen3",
         plant=foreign_checkpoint,
+    ),
+    SoundVariant(
+        id="tokenizer-saved-again",
+        description="the tokenizer was loaded and saved by transformers, which writes it in another form",
+        requires=holds("tokenizer.json", "which the variant saves again"),
+        plant=_tokenizer_saved_again,
+    ),
+    SoundVariant(
+        id="generation-defaults-left-out",
+        description="generation_config.json leaves out what is the default, and lists its one end token",
+        requires=holds(GENERATION, "which the variant changes"),
+        plant=_generation_defaults_left_out,
     ),
     SoundVariant(id="disk-offload", description="every decoder layer is on the disk", load=_on_disk),
     SoundVariant(id="gradient-checkpointing", description="gradient checkpointing is on", load=_gradient_checkpointing),

@@ -307,6 +307,32 @@ def test_wrong_tokenizer_is_garbled_whichever_way_it_is_used() -> None:
     assert same.verdict == "sound"
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "8bit", "4bit"])
+def test_other_kernels_may_round_otherwise(precision: str) -> None:
+    """Code that is not the reference's may round otherwise in low precision, but not in float32, nor be another."""
+    reference = speech(counting(1))
+    rounded, another = speech(counting(1, certainty=8.5)), speech(counting(1, certainty=4.0))
+    verdicts = {
+        (name, kind, other): judge_speech(candidate, reference, precision=name, other_kernels=other).verdict
+        for name in (precision, "float32")
+        for kind, candidate in (("rounded", rounded), ("another", another))
+        for other in (False, True)
+    }
+    assert {key for key, verdict in verdicts.items() if verdict == "sound"} == {(precision, "rounded", True)}
+
+
+def test_what_the_generation_config_asks_for_is_left_out(tiny: tuple[Path, Path]) -> None:
+    """Text is generated without the beams and penalties of the generation config, but ends at its end tokens."""
+    model: Any = load_pruned(tiny[1], dtype=torch.float32)
+    plain = Voice(model).continue_prompt([5, 6, 7], max_new_tokens=8)
+    settings = model.generation_config
+    settings.num_beams, settings.no_repeat_ngram_size, settings.token_healing = 3, 1, True
+    assert Voice(model).continue_prompt([5, 6, 7], max_new_tokens=8) == plain
+    settings.eos_token_id = [plain.new_ids[1]]
+    assert Voice(model).continue_prompt([5, 6, 7], max_new_tokens=8).ended
+    assert model.generation_config is settings
+
+
 def test_what_cannot_be_judged_is_refused() -> None:
     """A precision without limits, texts without a tokenizer, and a reference that gives NaN raise in one line."""
     sound = speech(counting(1))

@@ -34,7 +34,8 @@ WHERE = {"weights", "config", "index", "code", "load", "environment", "tokenizer
 VARIANTS = (
     "one-file sharded prefix-stripped no-format-metadata foreign-flags disk-offload gradient-checkpointing "
     "pruned-modules-poisoned first-attention-pruned fewer-attentions nothing-pruned everything-pruned "
-    "whole-layer-pruned tied-head untied-head mixed-attention float32 bfloat16 sdpa eager"
+    "whole-layer-pruned tied-head untied-head mixed-attention float32 bfloat16 sdpa eager "
+    "tokenizer-saved-again generation-defaults-left-out"
 )
 
 
