@@ -7,8 +7,10 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
+from .buffers import own_buffer_differences
 from .forward import TokenBatch, calls, decoder_layers, layer_outputs, uncached_logits
 from .session import Session
 from .stock import empty_stock_model
@@ -18,6 +20,7 @@ from .tolerances import tolerance
 
 NORM_OF: Final = {"self_attn": "input_layernorm", "mlp": "post_attention_layernorm"}
 _ADAPTER: Final = ("lora_", "adapter", "modules_to_save")
+_ADAPTED: Final = ("base_layer.", "original_module.")  # what a module of an adapter library wraps
 
 
 def unwrapped(model: Any) -> Any:
@@ -29,16 +32,43 @@ def unwrapped(model: Any) -> Any:
 
 def resident_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return the parameters of a model by canonical key, adapters left out."""
+    adapters = set(adapter_names(model))
     return {
-        canonical_key(name.replace(".base_layer.", ".").replace("_orig_mod.", "")): parameter
+        canonical_key(
+            name.replace(".base_layer.", ".").replace(".original_module.", ".").replace("_orig_mod.", "")
+        ): parameter
         for name, parameter in unwrapped(model).named_parameters(remove_duplicate=False)
-        if not any(word in name for word in _ADAPTER)
+        if name not in adapters
     }
 
 
 def adapter_names(model: nn.Module) -> list[str]:
-    """Return the names of the parameters that an adapter library added."""
-    return [name for name, _ in model.named_parameters() if any(word in name for word in _ADAPTER)]
+    """Return the names of the parameters that an adapter library added, as the model and as what it wraps has them."""
+    named: dict[str, None] = {}
+    for each in (model, unwrapped(model)):
+        layers = [name for name, module in each.named_modules() if _is_of_peft(module) and not _holds_a_model(module)]
+        for name, _ in each.named_parameters(remove_duplicate=False):
+            inner = [name[len(layer) + 1 :] for layer in layers if name.startswith(f"{layer}.")]
+            if any(word in name for word in _ADAPTER) or any(not rest.startswith(_ADAPTED) for rest in inner):
+                named[name] = None
+    return list(named)
+
+
+def has_adapter(model: nn.Module) -> bool:
+    """Whether an adapter library has its hands in a model: its configuration, modules or parameters are there."""
+    return (
+        any(getattr(each, "peft_config", None) for each in (model, unwrapped(model)))
+        or any(_is_of_peft(module) for module in model.modules())
+        or bool(adapter_names(model))
+    )
+
+
+def _is_of_peft(module: nn.Module) -> bool:
+    return type(module).__module__.startswith("peft.")
+
+
+def _holds_a_model(module: nn.Module) -> bool:
+    return any(isinstance(part, PreTrainedModel) for part in module.modules())
 
 
 def resident_differences(session: Session) -> tuple[dict[str, str], int]:
@@ -125,22 +155,31 @@ def resident_is_tied(session: Session) -> bool:
 def buffer_differences(session: Session) -> tuple[dict[str, str], int]:
     """Return what is wrong with buffers, by name, and how many were compared with freshly computed ones.
 
-    Only those that the stock model has too: whatever else the code keeps is its own.
+    Those that the stock model has are compared with its own. What else the code keeps without storing it is compared
+    with what its class computes when it is built, and wrong if that makes other logits.
     """
     fresh = _fresh_buffers(session.subject.config)
     wrong, compared = {}, 0
     for name, buffer in unwrapped(session.model).named_buffers():
-        if name not in fresh:
-            continue
-        compared += 1
-        if buffer.is_meta:
-            wrong[name] = "holds no values (meta device)"
-        elif buffer.shape != fresh[name].shape:
-            wrong[name] = f"has shape {list(buffer.shape)}, but should be {list(fresh[name].shape)}"
-        elif not torch.allclose(buffer.detach().cpu().float(), fresh[name].to(buffer.dtype).float(), rtol=1e-5, atol=0):
-            worst = (buffer.detach().cpu().float() - fresh[name].float()).abs().max()
-            wrong[name] = f"differs from freshly computed values by up to {float(worst):.3g}"
-    return wrong, compared
+        if name in fresh:
+            compared += 1
+            if why := _buffer_is_wrong(buffer, fresh[name]):
+                wrong[name] = why
+    own = own_buffer_differences(session, set(fresh))
+    return wrong | own, compared + len(own)
+
+
+def _buffer_is_wrong(buffer: Tensor, fresh: Tensor) -> str | None:
+    if buffer.is_meta:
+        return "holds no values (meta device)"
+    if buffer.shape != fresh.shape:
+        return f"has shape {list(buffer.shape)}, but should be {list(fresh.shape)}"
+    if fresh.is_floating_point() and torch.finfo(buffer.dtype).eps > torch.finfo(fresh.dtype).eps:
+        return f"is {buffer.dtype}, though it is computed in {fresh.dtype}, whose digits are lost"
+    values, expected = buffer.detach().cpu().double(), fresh.detach().cpu().double()
+    if torch.allclose(values, expected, rtol=1e-5, atol=0):
+        return None
+    return f"differs from freshly computed values by up to {float((values - expected).abs().max()):.3g}"
 
 
 def _fresh_buffers(config: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -18,7 +18,8 @@ from harness.text_judge import TextVerdict, judge_speech
 
 from .candidate import candidate_runs
 from .check import FaultFound, NotChecked, Numbers, fault
-from .explain import cache_differs, logits_differ
+from .explain import logits_differ
+from .explain_cache import text_differs
 
 _NEW_TOKENS: Final = 16
 _TEMPERATURES: Final = {"greedy": 0.0, "sampled": 0.8}
@@ -29,7 +30,7 @@ def text(session: Session, how: str) -> Numbers:
     prompts, tokenizer = _prompts(session)
     if session.mode.is_quantised:
         prompts = prompts[:2]  # slow on a CPU
-    options = {"max_new_tokens": _NEW_TOKENS, "temperature": _TEMPERATURES[how]}
+    options: dict[str, Any] = {"max_new_tokens": _NEW_TOKENS, "temperature": _TEMPERATURES[how]}
     own_tokenizer = _own_tokenizer(session, prompts) if tokenizer is not None else None
     with candidate_runs(session, cached=True):
         said = Voice(session.model).speak(prompts, tokenizer=own_tokenizer, **options)
@@ -90,7 +91,7 @@ def _explained(session: Session, verdict: TextVerdict) -> FoundFault:
         )  # fmt: skip
     if verdict.beyond in ("drift", "not_finite"):
         return logits_differ(session, unpadded(random_ids(session.subject.config, 1, 24)), verdict.reason)
-    return cache_differs(session, "dynamic", "generate", verdict.reason, True)
+    return text_differs(session, verdict.reason)
 
 
 def _prompts(session: Session) -> tuple[Sequence[str | list[int]], Any]:
