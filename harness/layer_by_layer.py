@@ -21,13 +21,14 @@ from .tolerances import tolerance
 class LayerSeen:
     """Hidden states (rows, tokens, hidden) in one pass: into a layer, between its two halves, and out of it.
 
-    `attended` is what its self_attn put out. What was not seen is None.
+    `attended` is what its self_attn put out, and `mask` what it was given. What was not seen is None.
     """
 
     entered: Tensor | None = None
     attended: Tensor | None = None
     halfway: Tensor | None = None
     left: Tensor | None = None
+    mask: Tensor | None = None
 
 
 def not_passed_on(session: Session, batch: TokenBatch) -> list[tuple[int, str]]:
@@ -57,6 +58,26 @@ def not_passed_on(session: Session, batch: TokenBatch) -> list[tuple[int, str]]:
     return found
 
 
+def without_the_mask(session: Session, batch: TokenBatch) -> list[int]:
+    """Return the layers whose kept self_attn is not given the mask that the reference's is, in an uncached pass.
+
+    Empty if none is: then the mask was lost, or made otherwise, before it came to the layers.
+    """
+    plan = session.subject.plan
+    ours = layers_seen(session.model, batch)
+    with session.pruned_reference() as reference:
+        theirs = layers_seen(reference, batch)
+    kept = [index for index, seen in ours.items() if not plan.prunes("self_attn", index) and seen.attended is not None]
+    other = [index for index in kept if not _same_mask(ours[index].mask, theirs[index].mask)]
+    return other if len(other) < len(kept) else []
+
+
+def _same_mask(ours: Tensor | None, theirs: Tensor | None) -> bool:
+    if ours is None or theirs is None:
+        return theirs is None
+    return ours.shape != theirs.shape or bool((ours == theirs).all())  # another shape: of another kind of attention
+
+
 def layers_seen(model: Any, batch: TokenBatch, entered: Mapping[int, Tensor] | None = None) -> dict[int, LayerSeen]:
     """Return what each decoder layer did in an uncached pass, by index; `entered` is put in place of what enters it."""
     layers = decoder_layers(model)
@@ -83,8 +104,10 @@ def _hooks(layers: list[nn.Module], seen: dict[int, LayerSeen], entered: Mapping
         def leave(module: nn.Module, args: Any, output: Any, index: int = index) -> None:
             seen[index].left = _first(output)
 
-        def attend(module: nn.Module, args: Any, output: Any, index: int = index) -> None:
+        def attend(module: nn.Module, args: Any, kwargs: Any, output: Any, index: int = index) -> None:
+            mask = kwargs.get("attention_mask")
             seen[index].attended = _first(output)
+            seen[index].mask = mask.cpu() if isinstance(mask, Tensor) else None
 
         def halfway(module: nn.Module, args: Any, index: int = index) -> None:
             seen[index].halfway = _first(args)
@@ -92,7 +115,7 @@ def _hooks(layers: list[nn.Module], seen: dict[int, LayerSeen], entered: Mapping
         handles += [layer.register_forward_pre_hook(enter, with_kwargs=True), layer.register_forward_hook(leave)]
         parts = dict(layer.named_children())
         if "self_attn" in parts:
-            handles.append(parts["self_attn"].register_forward_hook(attend))
+            handles.append(parts["self_attn"].register_forward_hook(attend, with_kwargs=True))
         if "post_attention_layernorm" in parts:
             handles.append(parts["post_attention_layernorm"].register_forward_pre_hook(halfway))
     try:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .forward import TokenBatch, uncached_logits
 from .session import Session
@@ -53,11 +53,13 @@ def agrees_uncached(session: Session, observed: Sequence[Observed], kind: str) -
 def is_function_of_prefixes(session: Session, batch: TokenBatch) -> bool:
     """Whether, without a cache, the candidate's last token of every prefix is what the whole batch gives there, twice.
 
-    What is not finite is nothing to compare with.
+    What is not finite, inside too, is nothing to compare with: kernels make other numbers of NaN in other shapes.
     """
     allowed = tolerance(session.mode.precision, "cached").relative
     whole, mask = uncached_logits(session.model, batch), batch.mask.bool()
-    if not whole[mask].isfinite().all() or not _close(uncached_logits(session.model, batch), whole, mask, allowed):
+    if not _is_finite_inside(session.model, batch) or not _close(
+        uncached_logits(session.model, batch), whole, mask, allowed
+    ):
         return False
     for prefix in prefixes(batch):
         width = prefix.ids.shape[1]
@@ -65,6 +67,27 @@ def is_function_of_prefixes(session: Session, batch: TokenBatch) -> bool:
         if not _close(last, whole[:, width - 1 : width], mask[:, width - 1 : width], allowed, whole[mask]):
             return False
     return True
+
+
+def _is_finite_inside(model: Any, batch: TokenBatch) -> bool:
+    """Whether nothing that a module puts out in an uncached pass is NaN or infinite; padding may be."""
+    found: list[bool] = []
+
+    def look(module: nn.Module, args: Any, output: Any) -> None:
+        for tensor in output if isinstance(output, tuple) else (output,):
+            if isinstance(tensor, Tensor) and tensor.is_floating_point():
+                finite = tensor.isfinite().cpu()
+                rows = finite if finite.shape[:2] != mask.shape else finite[mask]
+                found.append(bool(rows.all()))
+
+    mask = batch.mask.bool()
+    handles = [module.register_forward_hook(look) for module in model.modules()]
+    try:
+        logits = uncached_logits(model, batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return all(found) and bool(logits[mask].isfinite().all())
 
 
 def wrong_uncached(session: Session, observed: Sequence[Observed], operation: str) -> TokenBatch | None:

@@ -13,7 +13,7 @@ from torch import nn
 
 from harness.batches import BATCHES
 from harness.forward import TokenBatch, decoder_layers, uncached_logits, unpadded
-from harness.layer_by_layer import not_passed_on
+from harness.layer_by_layer import not_passed_on, without_the_mask
 from harness.measurements import (
     adapter_names,
     adds_its_norm,
@@ -46,6 +46,7 @@ def logits_differ(session: Session, batch: TokenBatch, seen: str) -> FoundFault:
         _by_precision,
         _by_resident,
         _by_buffers,
+        _by_mask,
         _by_padding,
         _by_calls,
         _by_residual,
@@ -82,6 +83,22 @@ def _by_class(session: Session, batch: TokenBatch, seen: str) -> FoundFault | No
 
 def _by_precision(session: Session, batch: TokenBatch, seen: str) -> FoundFault | None:
     return float16(session, seen)
+
+
+def _by_mask(session: Session, batch: TokenBatch, seen: str) -> FoundFault | None:
+    return mask_not_handed_on(session, seen)
+
+
+def mask_not_handed_on(session: Session, seen: str) -> FoundFault | None:
+    """Return the fault of layers whose attention is not given the mask that the other layers have."""
+    layers = without_the_mask(session, BATCHES["left-padded"](session))
+    if not layers:
+        return None
+    names = {f"layers.{index}.self_attn" for index in layers}
+    return fault(
+        "code", "mask-not-handed-on", f"{listed(names)} does not get the attention mask that the reference's gets",
+        "in a padded batch, without a cache", seen, remedy="Hand attention_mask on to every layer as it is.",
+    )  # fmt: skip
 
 
 def _by_padding(session: Session, batch: TokenBatch, seen: str) -> FoundFault | None:

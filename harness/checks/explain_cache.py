@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from harness.batches import BATCHES
+from harness.batches import random_ids
 from harness.forward import TokenBatch, cached_logits, unpadded
 from harness.reporting.report import FoundFault
 from harness.self_agreement import (
@@ -18,7 +18,7 @@ from harness.self_agreement import (
 from harness.session import Session
 
 from .check import fault
-from .explain import logits_differ
+from .explain import logits_differ, mask_not_handed_on
 
 Observe = Callable[[TokenBatch], Sequence[Observed]]
 
@@ -32,6 +32,8 @@ def cache_differs(
     wrong = wrong_uncached(session, observed, operation)
     if wrong is not None and (agrees or not all(is_function_of_prefixes(session, each.batch) for each in observed)):
         return logits_differ(session, wrong, seen)
+    if (found := mask_not_handed_on(session, seen)) is not None:
+        return found
     if batch.is_padded and _right_unpadded(session, kind, batch, observe):
         if wrong is not None:
             return logits_differ(session, wrong, seen)
@@ -46,10 +48,8 @@ def cache_differs(
 
 def text_differs(session: Session, seen: str) -> FoundFault:
     """Explain why a text is not the reference's, though the logits of the tokens are as far as they were compared."""
-    batch = BATCHES["long"](session)
-    width = batch.ids.shape[1]
-    pieces = (width - 24, *[1] * 24)
-    observed = [Observed(batch, cached_logits(session.model, batch, None, pieces)[0])]
+    batch = unpadded(random_ids(session.subject.config, 1, 40))
+    observed = [Observed(batch, cached_logits(session.model, batch, None, (20, *[1] * 20))[0])]
     if not agrees_uncached(session, observed, "dynamic") and is_function_of_prefixes(session, batch):
         return through_the_cache(session, "dynamic", "generate", seen, uncached_is_right=True)
     if (wrong := wrong_uncached(session, observed, "cached")) is not None:

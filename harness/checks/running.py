@@ -80,7 +80,14 @@ def poison(session: Session) -> Numbers:
     batch = BATCHES["several"](session)
     before = candidate_logits(session, batch)
     if not before.isfinite().all():
-        raise NotChecked("the logits are not finite before anything is poisoned")
+        with _filled(session.model, pruned, 0.0) as count:
+            if not uncached_logits(session.model, batch).isfinite().all():
+                raise NotChecked("the logits are not finite, whatever is poisoned")
+        raise FaultFound(
+            _matters_fault(
+                "pruned-modules-matter", "", "with zeros in them NaN is gone", f"{count} tensors were filled"
+            )
+        )
     before_cached = _stepwise(session, batch)
     with _poisoned(session.model, pruned) as count:
         after = uncached_logits(session.model, batch)
@@ -114,7 +121,7 @@ def _changed(session: Session, before: Tensor, after: Tensor | None) -> str | No
 def _matters_fault(name: str, where: str, changed: str, how: str) -> FoundFault:
     return fault(
         "gate", name,
-        f"values of pruned modules reach the logits{where}: with NaN in them the output changes", changed, how,
+        f"values of pruned modules reach the logits{where}: with others in them the output changes", changed, how,
         remedy="Leave a pruned sub-layer out of the forward pass: a product with zero is no skip.",
     )  # fmt: skip
 

@@ -41,19 +41,24 @@ def _changed(case: Case, change: Callable[[Any], Any]) -> Iterator[Any]:
 
 def _ignore_the_mask(model: Any) -> None:
     def ones(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        mask = kwargs.get("attention_mask")
-        return args, kwargs | {"attention_mask": None if mask is None else torch.ones_like(mask)}
+        return args, kwargs | {"attention_mask": _all_ones(kwargs.get("attention_mask"))}
 
-    model.register_forward_pre_hook(ones, with_kwargs=True)
+    model.model.register_forward_pre_hook(ones, with_kwargs=True)
 
 
 def _ignore_the_mask_of_steps(model: Any) -> None:
     def ones(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        mask = kwargs.get("attention_mask")
-        cached = mask is not None and mask.shape[1] > kwargs["input_ids"].shape[1]
-        return args, kwargs | {"attention_mask": torch.ones_like(mask) if cached else mask}
+        cache = kwargs.get("past_key_values")
+        if cache is None or not cache.get_seq_length():
+            return args, kwargs
+        return args, kwargs | {"attention_mask": _all_ones(kwargs.get("attention_mask"))}
 
-    model.register_forward_pre_hook(ones, with_kwargs=True)
+    model.model.register_forward_pre_hook(ones, with_kwargs=True)
+
+
+def _all_ones(mask: Any) -> Any:
+    # What generate hands to a static cache is a mask for each kind of attention, made from what it was given.
+    return torch.ones_like(mask) if isinstance(mask, torch.Tensor) and mask.ndim == 2 else mask
 
 
 def _nan_in_the_buffer(model: Any) -> None:
