@@ -56,7 +56,7 @@ _DEPENDS_ON: Final[Mapping[str, tuple[str, ...]]] = {
     "two-loads": ("load", "resident", "buffers", "repeatable", "called", "poison"),
     "logits": (*_BEFORE_LOGITS, "two-loads", "quantised-modules"),
     "cache": (*_BEFORE_LOGITS, "two-loads", "logits"),
-    "round-trip": ("load", "placement", "resident", "repeatable", "called", "two-loads"),
+    "round-trip": ("load", "placement", "resident", "buffers", "repeatable", "called", "two-loads"),
     "save": ("load", "placement"),
     "text": (*_BEFORE_LOGITS, "two-loads", "logits", "cache"),
 }
