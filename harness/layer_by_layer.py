@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .forward import TokenBatch, decoder_layers, uncached_logits
+from .forward import TokenBatch, cached_logits, decoder_layers, uncached_logits
 from .session import Session
 from .tolerances import tolerance
 
@@ -21,13 +21,15 @@ from .tolerances import tolerance
 class LayerSeen:
     """Hidden states (rows, tokens, hidden) in one pass: into a layer, between its two halves, and out of it.
 
-    `attended` is what its self_attn put out, and `mask` what it was given. What was not seen is None.
+    `attended` is what its self_attn put out, `given` the mask of the layer and `mask` that of its self_attn. What was
+    not seen is None.
     """
 
     entered: Tensor | None = None
     attended: Tensor | None = None
     halfway: Tensor | None = None
     left: Tensor | None = None
+    given: Tensor | None = None
     mask: Tensor | None = None
 
 
@@ -59,9 +61,10 @@ def not_passed_on(session: Session, batch: TokenBatch) -> list[tuple[int, str]]:
 
 
 def without_the_mask(session: Session, batch: TokenBatch) -> list[int]:
-    """Return the layers whose kept self_attn is not given the mask that the reference's is, in an uncached pass.
+    """Return the layers whose kept self_attn is not given the mask that the reference's is, or that the layer has.
 
-    Empty if none is: then the mask was lost, or made otherwise, before it came to the layers.
+    The former in a pass without a cache, the latter in a step with one. Empty if that is so of every layer: then the
+    mask was lost, or made otherwise, before it came to the layers.
     """
     plan = session.subject.plan
     ours = layers_seen(session.model, batch)
@@ -69,7 +72,12 @@ def without_the_mask(session: Session, batch: TokenBatch) -> list[int]:
         theirs = layers_seen(reference, batch)
     kept = [index for index, seen in ours.items() if not plan.prunes("self_attn", index) and seen.attended is not None]
     other = [index for index in kept if not _same_mask(ours[index].mask, theirs[index].mask)]
-    return other if len(other) < len(kept) else []
+    if other:
+        return other if len(other) < len(kept) else []
+    steps = {index: LayerSeen() for index in ours}
+    with _hooks(decoder_layers(session.model), steps, {}):
+        cached_logits(session.model, batch, None, (batch.ids.shape[1] - 1, 1))
+    return [index for index in kept if not _same_mask(steps[index].mask, steps[index].given)]
 
 
 def _same_mask(ours: Tensor | None, theirs: Tensor | None) -> bool:
@@ -97,6 +105,7 @@ def _hooks(layers: list[nn.Module], seen: dict[int, LayerSeen], entered: Mapping
             if index in entered:
                 hidden = entered[index].to(hidden)
             seen[index].entered = hidden.detach().cpu()
+            seen[index].given = _mask(kwargs)
             if args:
                 return (hidden, *args[1:]), kwargs
             return args, kwargs | {"hidden_states": hidden}
@@ -105,9 +114,8 @@ def _hooks(layers: list[nn.Module], seen: dict[int, LayerSeen], entered: Mapping
             seen[index].left = _first(output)
 
         def attend(module: nn.Module, args: Any, kwargs: Any, output: Any, index: int = index) -> None:
-            mask = kwargs.get("attention_mask")
             seen[index].attended = _first(output)
-            seen[index].mask = mask.cpu() if isinstance(mask, Tensor) else None
+            seen[index].mask = _mask(kwargs)
 
         def halfway(module: nn.Module, args: Any, index: int = index) -> None:
             seen[index].halfway = _first(args)
@@ -123,6 +131,11 @@ def _hooks(layers: list[nn.Module], seen: dict[int, LayerSeen], entered: Mapping
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _mask(kwargs: Mapping[str, Any]) -> Tensor | None:
+    mask = kwargs.get("attention_mask")
+    return mask.cpu() if isinstance(mask, Tensor) else None
 
 
 def _first(output: Any) -> Tensor | None:

@@ -23,6 +23,7 @@ def _in_place_of_mlp(expression: str) -> Edit:
 _COUNTS = "setattr(self, 'passes', getattr(self, 'passes', 0) + 1)"
 _NOISE = "hidden_states.new_empty(hidden_states.shape).normal_()"
 _ONE_MORE: Edit = ("(batch, heads, tokens, width)", "(batch, heads, tokens + 1, width)")
+_MASK = "attention_mask=attention_mask,\n                position_ids"
 _CLAMPED = _returns("hidden_states.clamp(-2, 2)")
 _BUFFER: tuple[Edit, ...] = (
     ("from torch import nn\n", "import torch\nfrom torch import nn\n"),
@@ -55,6 +56,14 @@ WRONG: dict[str, tuple[tuple[Edit, ...], list[str]]] = {
     "wrong once 40 tokens are cached": (
         (_louder_if("past_key_values is not None and past_key_values.get_seq_length() > 40"),),
         ["cache"],
+    ),
+    "no mask in layer 2": (
+        ((_MASK, _MASK.replace("=attention_mask", "=attention_mask if self.layer_idx != 2 else None")),),
+        ["code"],
+    ),
+    "no mask in steps": (
+        ((_MASK, _MASK.replace("=attention_mask", "=attention_mask if hidden_states.shape[1] > 1 else None")),),
+        ["code"],
     ),
     "doubled in place of a pruned mlp": ((_in_place_of_mlp("hidden_states * 2"),), ["residual"]),
     "dropped in place of a pruned mlp": ((_in_place_of_mlp("hidden_states * 0"),), ["residual"]),
