@@ -16,6 +16,7 @@ from .forward import TokenBatch, unpadded
 # Beyond any sliding window, as long as that fits on a laptop: the unpruned Qwen3 checkpoints have windows of thousands,
 # and switch them off.
 LONGEST: Final = 1024
+_LONG: Final = 256
 _BEYOND_THE_WINDOW: Final = 9
 
 
@@ -40,7 +41,7 @@ def _one_token(session: Any) -> TokenBatch:
 def _long(session: Any) -> TokenBatch:
     config = session.subject.config
     window = config.get("sliding_window") if config.get("use_sliding_window") else None
-    tokens = max(96, int(window or 0) + _BEYOND_THE_WINDOW)
+    tokens = max(_LONG, int(window or 0) + _BEYOND_THE_WINDOW)
     if tokens > LONGEST:
         raise NotChecked(f"the sliding window of {window} tokens is longer than {LONGEST}, which is what is tried")
     longest = config.get("max_position_embeddings")

@@ -17,7 +17,7 @@ from .checks.loading import buffers, load, placement, quantised_modules, residen
 from .checks.logits import identity, zero_weights
 from .checks.model_class import code_files, model_class
 from .checks.round_trip import offloaded_save, prune_again, round_trip
-from .checks.running import called_parts, poison, two_loads
+from .checks.running import called_parts, poison, repeatable, two_loads
 from .checks.stored_values import base_bytes, finite_values, manifest_bytes
 from .checks.text import text
 from .checks.tokenizer import tokenizer_files
@@ -66,6 +66,8 @@ def _of_mode(mode: LoadingMode, given: bool) -> Iterator[tuple[str, Callable[[An
     else:
         yield "resident", resident_values
         yield "buffers", buffers
+    if plain:
+        yield "repeatable", repeatable
     yield "called", called_parts
     if plain and not mode.is_quantised:
         yield "poison", poison

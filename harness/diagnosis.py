@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from .checks.explain import FIRST_LAYER
+from .checks.running import MATTERS_CACHED
 from .reporting.report import FoundFault
 
 Found = Mapping[str, tuple[FoundFault, ...]]
@@ -57,20 +58,22 @@ _UNTOUCHED_BY_VALUES: Final = ("buffers", "placement", "quantised-modules")
 _HARMLESS_TO_THE_MODEL: Final[Mapping[str, tuple[str, ...]]] = {
     "tokenizer": ("text",), "offload": ("disk",), "precision": (),
 }  # fmt: skip
+_BEFORE_LOGITS: Final = ("load", "placement", "resident", "buffers", "repeatable", "called", "poison")
 # Property of a loaded model -> the properties that it depends on.
 _DEPENDS_ON: Final[Mapping[str, tuple[str, ...]]] = {
     "placement": ("load",),
     "quantised-modules": ("load",),
     "resident": ("load", "placement"),
     "buffers": (),
-    "called": ("load",),
-    "poison": ("load", "resident", "called"),
-    "two-loads": ("load", "resident", "buffers", "called", "poison"),
-    "logits": ("load", "placement", "resident", "buffers", "called", "poison", "two-loads", "quantised-modules"),
-    "cache": ("load", "placement", "resident", "buffers", "called", "poison", "two-loads", "logits"),
-    "round-trip": ("load", "placement", "resident", "called", "two-loads"),
+    "repeatable": ("load", "placement"),
+    "called": ("load", "repeatable"),
+    "poison": ("load", "resident", "repeatable", "called"),
+    "two-loads": ("load", "resident", "buffers", "repeatable", "called", "poison"),
+    "logits": (*_BEFORE_LOGITS, "two-loads", "quantised-modules"),
+    "cache": (*_BEFORE_LOGITS, "two-loads", "logits"),
+    "round-trip": ("load", "placement", "resident", "buffers", "repeatable", "called", "two-loads"),
     "save": ("load", "placement"),
-    "text": ("load", "placement", "resident", "buffers", "called", "poison", "two-loads", "logits", "cache"),
+    "text": (*_BEFORE_LOGITS, "two-loads", "logits", "cache"),
 }
 
 
@@ -140,8 +143,8 @@ def _is_explained(check: str, fault: FoundFault, found: Found) -> bool:
         other_name = other_title.partition(".")[0]
         if other_name == "load" and name == "called" and each.family in ("gate", "tied-head"):
             continue  # a parameter too many says nothing about what runs
-        if fault.family == "cache" and other_name not in ("load", "cache"):
-            continue  # found by comparing the model with itself
+        if fault.family == "cache" and not _explains_the_cache(other_name, each):
+            continue
         if other_name in _DEPENDS_ON.get(name, ()) and (
             other_mode == mode or list(found).index(other) < list(found).index(check)
         ):
@@ -150,6 +153,13 @@ def _is_explained(check: str, fault: FoundFault, found: Found) -> bool:
         if other_name == name and list(found).index(other) < list(found).index(check):
             return True
     return False
+
+
+def _explains_the_cache(check: str, cause: FoundFault) -> bool:
+    """Whether a fault explains one of the cache, which is found by comparing the model with itself alone."""
+    if check == "cache":
+        return cause.family == "cache"
+    return check in ("load", "repeatable") or cause.id == MATTERS_CACHED
 
 
 def _summary(checks: list[str]) -> str:

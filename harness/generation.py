@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
-from .forward import TokenBatch, input_device, uncached_logits
+from .forward import TokenBatch, input_device
 
 
 class _Recorder(LogitsProcessor):  # type: ignore[misc, unused-ignore]  # untyped in some versions of transformers
@@ -45,16 +45,10 @@ def generated_steps(
     return recorder.steps
 
 
-def uncached_step(model: Any, batch: TokenBatch, tokens: Tensor) -> Tensor:
-    """Return the log probabilities (rows, vocabulary) after `tokens`, which a step of `generate` on the batch had.
-
-    One pass without a cache: (rows, tokens) go in, where each row of the batch became one row or several.
-    """
-    beams = tokens.shape[0] // batch.ids.shape[0]
-    mask = batch.mask.repeat_interleave(beams, dim=0)
-    new = tokens.shape[1] - mask.shape[1]
-    mask = torch.cat([mask, mask.new_ones(mask.shape[0], new)], dim=1)
-    return uncached_logits(model, TokenBatch(tokens, mask))[:, -1].log_softmax(-1)
+def with_new_tokens(batch: TokenBatch, tokens: Tensor) -> TokenBatch:
+    """Return `tokens` (rows, tokens), which a step of `generate` on the batch had, with their mask."""
+    mask = batch.mask.repeat_interleave(tokens.shape[0] // batch.ids.shape[0], dim=0)
+    return TokenBatch(tokens, torch.cat([mask, mask.new_ones(mask.shape[0], tokens.shape[1] - mask.shape[1])], dim=1))
 
 
 def generate_of_class(model: Any) -> Any:

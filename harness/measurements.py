@@ -8,20 +8,24 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 from .batches import random_ids
+from .buffers import own_buffer_differences
 from .forward import TokenBatch, calls, decoder_layers, layer_outputs, uncached_logits, unpadded
 from .session import Session, first_line
 from .stock import empty_stock_model
 from .stored import EMBEDDING, HEAD, canonical_key, tensors_file_by_file
-from .subject import is_under
+from .subject import NORM_OF, is_under
 from .tolerances import tolerance
 
-NORM_OF: Final = {"self_attn": "input_layernorm", "mlp": "post_attention_layernorm"}
 # What wrappers put into the names of parameters: peft, torch.compile, torch's checkpointing and its data parallelism.
-_WRAPPERS: Final = re.compile(r"base_layer\.|_orig_mod\.|_checkpoint_wrapped_module\.|_fsdp_wrapped_module\.|^module\.")
+_WRAPPERS: Final = re.compile(
+    r"base_layer\.|original_module\.|_orig_mod\.|_checkpoint_wrapped_module\.|_fsdp_wrapped_module\.|^module\."
+)
 _ADAPTER: Final = ("lora_", "adapter", "modules_to_save")
+_ADAPTED: Final = ("base_layer.", "original_module.")  # what a module of an adapter library wraps
 
 
 def unwrapped(model: Any) -> Any:
@@ -33,16 +37,41 @@ def unwrapped(model: Any) -> Any:
 
 def resident_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return the parameters of a model by canonical key, adapters left out."""
+    adapters = set(adapter_names(model))
     return {
         canonical_key(_WRAPPERS.sub("", name)): parameter
         for name, parameter in unwrapped(model).named_parameters(remove_duplicate=False)
-        if not any(word in name for word in _ADAPTER)
+        if name not in adapters
     }
 
 
 def adapter_names(model: nn.Module) -> list[str]:
-    """Return the names of the parameters that an adapter library added."""
-    return [name for name, _ in model.named_parameters() if any(word in name for word in _ADAPTER)]
+    """Return the names of the parameters that an adapter library added, as the model and as what it wraps has them."""
+    named: dict[str, None] = {}
+    for each in (model, unwrapped(model)):
+        layers = [name for name, module in each.named_modules() if _is_of_peft(module) and not _holds_a_model(module)]
+        for name, _ in each.named_parameters(remove_duplicate=False):
+            inner = [name[len(layer) + 1 :] for layer in layers if name.startswith(f"{layer}.")]
+            if any(word in name for word in _ADAPTER) or any(not rest.startswith(_ADAPTED) for rest in inner):
+                named[name] = None
+    return list(named)
+
+
+def has_adapter(model: nn.Module) -> bool:
+    """Whether an adapter library has its hands in a model: its configuration, modules or parameters are there."""
+    return (
+        any(getattr(each, "peft_config", None) for each in (model, unwrapped(model)))
+        or any(_is_of_peft(module) for module in model.modules())
+        or bool(adapter_names(model))
+    )
+
+
+def _is_of_peft(module: nn.Module) -> bool:
+    return type(module).__module__.startswith("peft.")
+
+
+def _holds_a_model(module: nn.Module) -> bool:
+    return any(isinstance(part, PreTrainedModel) for part in module.modules())
 
 
 def resident_differences(session: Session) -> tuple[dict[str, str], int]:
@@ -67,7 +96,7 @@ def resident_differences(session: Session) -> tuple[dict[str, str], int]:
         parameter = comparable[key].detach().cpu()
         if parameter.shape != values.shape:
             wrong[key] = f"has shape {list(parameter.shape)}, but {list(values.shape)} is stored"
-        elif not _equal(parameter, expected := values.to(parameter.dtype)):
+        elif not equal_values(parameter, expected := values.to(parameter.dtype)):
             share = float((parameter != expected).float().mean())
             wrong[key] = "differs from what is stored" + (
                 f" in a part of its elements ({share:.1%})" if share < 0.9 else ""
@@ -80,48 +109,12 @@ def resident_differences(session: Session) -> tuple[dict[str, str], int]:
             wrong[key] = "is not there"
     if HEAD in comparable and HEAD not in stored:
         embedding = comparable.get(EMBEDDING)
-        if embedding is not None and not _equal(comparable[HEAD].detach().cpu(), embedding.detach().cpu()):
+        if embedding is not None and not equal_values(comparable[HEAD].detach().cpu(), embedding.detach().cpu()):
             wrong[HEAD] = "is not stored, and not the embedding either"
     initialised = set(map(canonical_key, report.get("missing_keys", []))) if mapped else comparable.keys()
     for key in (comparable.keys() & initialised) - stored.keys() - subject.optional_keys - {HEAD}:
         wrong[key] = "is not stored: it was initialised by the code"
     return wrong, compared
-
-
-def offloaded_differences(session: Session) -> tuple[dict[str, str], int]:
-    """Return what is wrong with the values that an offloaded model would read now, by key, and how many were compared.
-
-    They are those that accelerate's hooks hold or read (accelerate 1.15.0, hooks.py, `AlignDevicesHook.weights_map`),
-    compared with the base's: the checkpoint's own files may be what was replaced.
-    """
-    base = session.subject.base
-    wrong: dict[str, str] = {}
-    compared = 0
-    if base is None:
-        return wrong, compared
-    for name, module in unwrapped(session.model).named_modules():
-        hook = getattr(module, "_hf_hook", None)
-        for each in getattr(hook, "hooks", (hook,)):
-            weights: Any = getattr(each, "weights_map", None)
-            for parameter_name, parameter in module.named_parameters(recurse=False) if weights is not None else ():
-                key = canonical_key(f"{name}.{parameter_name}")
-                if key not in base.tensors or not parameter.is_meta:
-                    continue
-                compared += 1
-                values, expected = weights[parameter_name], base.tensors[key].read()
-                if values.shape != expected.shape or not _equal(values.cpu(), expected.to(values.dtype)):
-                    wrong[key] = "differs from the base's"
-    return wrong, compared
-
-
-def offloaded_names(model: nn.Module) -> set[str]:
-    """Return the names of the parameters whose values accelerate's hooks bring in when they are needed."""
-    names: set[str] = set()
-    for name, module in model.named_modules():
-        hook = getattr(module, "_hf_hook", None)
-        if any(getattr(each, "weights_map", None) is not None for each in getattr(hook, "hooks", (hook,))):
-            names |= {f"{name}.{each}".lstrip(".") for each, _ in module.named_parameters(recurse=False)}
-    return names
 
 
 def skips_what_is_pruned(session: Session) -> bool:
@@ -163,22 +156,31 @@ def resident_is_tied(session: Session) -> bool:
 def buffer_differences(session: Session) -> tuple[dict[str, str], int]:
     """Return what is wrong with buffers, by name, and how many were compared with freshly computed ones.
 
-    Only those that the stock model has too: whatever else the code keeps is its own.
+    Those that the stock model has are compared with its own. What else the code keeps without storing it is compared
+    with what its class computes when it is built, and wrong if that makes other logits.
     """
     fresh = _fresh_buffers(session.subject.config)
     wrong, compared = {}, 0
     for name, buffer in unwrapped(session.model).named_buffers():
-        if name not in fresh:
-            continue
-        compared += 1
-        if buffer.is_meta:
-            wrong[name] = "holds no values (meta device)"
-        elif buffer.shape != fresh[name].shape:
-            wrong[name] = f"has shape {list(buffer.shape)}, but should be {list(fresh[name].shape)}"
-        elif not torch.allclose(buffer.detach().cpu().float(), fresh[name].to(buffer.dtype).float(), rtol=1e-5, atol=0):
-            worst = (buffer.detach().cpu().float() - fresh[name].float()).abs().max()
-            wrong[name] = f"differs from freshly computed values by up to {float(worst):.3g}"
-    return wrong, compared
+        if name in fresh:
+            compared += 1
+            if why := _buffer_is_wrong(buffer, fresh[name]):
+                wrong[name] = why
+    own = own_buffer_differences(session, set(fresh))
+    return wrong | own, compared + len(own)
+
+
+def _buffer_is_wrong(buffer: Tensor, fresh: Tensor) -> str | None:
+    if buffer.is_meta:
+        return "holds no values (meta device)"
+    if buffer.shape != fresh.shape:
+        return f"has shape {list(buffer.shape)}, but should be {list(fresh.shape)}"
+    if fresh.is_floating_point() and torch.finfo(buffer.dtype).eps > torch.finfo(fresh.dtype).eps:
+        return f"is {buffer.dtype}, though it is computed in {fresh.dtype}, whose digits are lost"
+    values, expected = buffer.detach().cpu().double(), fresh.detach().cpu().double()
+    if torch.allclose(values, expected, rtol=1e-5, atol=0):
+        return None
+    return f"differs from freshly computed values by up to {float((values - expected).abs().max()):.3g}"
 
 
 def _fresh_buffers(config: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -261,5 +263,6 @@ def meta_attributes(session: Session) -> list[str]:
     return found
 
 
-def _equal(left: Tensor, right: Tensor) -> bool:
+def equal_values(left: Tensor, right: Tensor) -> bool:
+    """Whether two tensors hold the same values, NaN being equal to NaN."""
     return torch.equal(left, right) or bool(((left == right) | (left.isnan() & right.isnan())).all())

@@ -1,10 +1,10 @@
 """The KV cache: through every kind of cache, and in every way of using it, the logits are the reference's.
 
-| | one step at a time | chunked prefill | reused | beam | left-padded |
-|---|---|---|---|---|---|
-| dynamic | yes | yes | yes | yes | yes |
-| static | yes | yes | yes | yes | yes |
-| none | yes | | | yes | yes |
+| | one step at a time | chunked prefill | long | reused | beam | left-padded |
+|---|---|---|---|---|---|---|
+| dynamic | yes | yes | yes | yes | yes | yes |
+| static | yes | yes | yes | yes | yes | yes |
+| none | yes | | | | yes | yes |
 
 What is fed in pieces is compared with the reference fed in the same pieces, in every precision. What `generate` does
 by itself is compared, in float32, with the reference's logits of the same tokens without a cache.
@@ -14,58 +14,75 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from harness.batches import random_ids
-from harness.forward import NEW_CACHE, TokenBatch, cached_logits, uncached_logits, unpadded
-from harness.generation import generated_steps, uncached_step
+from harness.forward import NEW_CACHE, TokenBatch, cached_logits, unpadded
+from harness.generation import generated_steps, with_new_tokens
+from harness.self_agreement import Observed
 from harness.session import Session
 from harness.tolerances import assert_logits_close, tolerance
 
 from .candidate import candidate_runs
 from .check import FaultFound, NotChecked, Numbers
-from .explain import cache_differs
+from .explain_cache import Observe, cache_differs
 from .logits import operation_of
 
 KINDS: Final = ("dynamic", "static", "none")
 _NEW_TOKENS: Final = 4
 _TOKENS: Final = 14  # all at once; in tiny models longer than the sliding window
+_LONG: Final = 96
 
 
-def _batch(session: Session, *, padded: bool) -> TokenBatch:
+def _batch(session: Session, use: str) -> TokenBatch:
+    if use == "long":
+        return unpadded(random_ids(session.subject.config, 2, _long_tokens(session)))
     ids = random_ids(session.subject.config, 2, _TOKENS, seed=2)
-    if not padded:
+    if use not in _PADDED:
         return unpadded(ids)
     return TokenBatch(ids, torch.stack([torch.arange(_TOKENS) >= padding for padding in (0, 4)]).long())
 
 
-def _in_pieces(model: Any, kind: str, batch: TokenBatch, pieces: Sequence[int]) -> Tensor:
-    return cached_logits(model, batch, NEW_CACHE[kind](model, _TOKENS), pieces)[0]
+def _long_tokens(session: Session) -> int:
+    longest = session.subject.config.get("max_position_embeddings")
+    return min(_LONG, int(longest)) if longest else _LONG
 
 
-def _reused(model: Any, kind: str, batch: TokenBatch) -> Tensor:
+def _in_pieces(model: Any, kind: str, batch: TokenBatch, pieces: Sequence[int]) -> list[Observed]:
+    tokens = batch.ids.shape[1]
+    return [Observed(batch, cached_logits(model, batch, NEW_CACHE[kind](model, tokens), pieces)[0])]
+
+
+def _long(model: Any, kind: str, batch: TokenBatch) -> list[Observed]:
+    """Return the logits of a long prompt, of a long piece after it, and of single tokens."""
+    tokens, single = batch.ids.shape[1], 5
+    prompt = tokens * 6 // 10
+    return _in_pieces(model, kind, batch, (prompt, tokens - prompt - single, *[1] * single))
+
+
+def _reused(model: Any, kind: str, batch: TokenBatch) -> list[Observed]:
     """Return the logits of two different continuations of one cache, each a turn of several tokens and single ones."""
     first, cache = cached_logits(model, batch, NEW_CACHE[kind](model, _TOKENS), (5, 1))
     other = TokenBatch(torch.cat([batch.ids[:, :6], batch.ids[:, 6:].flip(-1)], dim=1), batch.mask)
-    turns = [cached_logits(model, each, copy.deepcopy(cache), (_TOKENS - 6 - 2, 1, 1))[0] for each in (batch, other)]
-    return torch.cat([first, *turns], dim=1)
+    observed = []
+    for each in (batch, other):
+        turn, _ = cached_logits(model, each, copy.deepcopy(cache), (_TOKENS - 6 - 2, 1, 1))
+        observed.append(Observed(each, torch.cat([first, turn], dim=1)))
+    return observed
 
 
-_PIECEWISE: Final[dict[str, Callable[[Any, str, Session], Tensor]]] = {
-    "one-step-at-a-time": lambda model, kind, session: _in_pieces(
-        model, kind, _batch(session, padded=False), (_TOKENS - 5, 1, 1, 1, 1, 1)
-    ),
-    "chunked-prefill": lambda model, kind, session: _in_pieces(
-        model, kind, _batch(session, padded=False), (3, 4, 5, 1, 1)
-    ),
-    "reused": lambda model, kind, session: _reused(model, kind, _batch(session, padded=False)),
-    "left-padded": lambda model, kind, session: _in_pieces(
-        model, kind, _batch(session, padded=True), (_TOKENS - 5, 1, 1, 1, 2)
-    ),
+_PIECEWISE: Final[dict[str, Callable[[Any, str, TokenBatch], list[Observed]]]] = {
+    "one-step-at-a-time": lambda model, kind, batch: _in_pieces(model, kind, batch, (_TOKENS - 5, 1, 1, 1, 1, 1)),
+    "chunked-prefill": lambda model, kind, batch: _in_pieces(model, kind, batch, (3, 4, 5, 1, 1)),
+    "long": _long,
+    "reused": _reused,
+    "left-padded": lambda model, kind, batch: _in_pieces(model, kind, batch, (_TOKENS - 5, 1, 1, 1, 2)),
 }
+_PADDED: Final = ("left-padded", "beam")
 _GENERATED: Final = {"one-step-at-a-time": 1, "left-padded": 1, "beam": 3}  # with how many beams
 _OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "dynamic": {}, "static": {"cache_implementation": "static"}, "none": {"use_cache": False},
@@ -89,75 +106,70 @@ def cache(session: Session, kind: str, use: str) -> Numbers:
 
 
 def _check_pieces(session: Session, kind: str, use: str) -> dict[str, float]:
-    run = _PIECEWISE[use]
-    with candidate_runs(session, cached=True):
-        got = run(session.model, kind, session)
+    batch = _batch(session, use)
+
+    def observe(model: Any, tokens: TokenBatch) -> list[Observed]:
+        return _PIECEWISE[use](model, kind, tokens)
+
+    with candidate_runs(session, cached=True, batch=batch):
+        got = observe(session.model, batch)
     with session.pruned_reference() as reference:
         try:
-            expected = run(reference, kind, session)
+            expected = observe(reference, batch)
         except Exception as error:  # what transformers itself cannot do in this version
             raise NotChecked(f"the reference itself fails: {error}") from None
-    mask = None
-    if use == "left-padded":
-        mask = _batch(session, padded=True).mask
-    return _compare(
-        session, kind, use, got, expected, "the reference through the same cache", mask, operation_of(session)
-    )
+    how = "the reference through the same cache"
+    logits = [each.got for each in expected]
+    return _compare(session, kind, use, got, logits, how, operation_of(session), partial(observe, session.model))
 
 
 def _check_generated(session: Session, kind: str, use: str) -> dict[str, float]:
-    batch = _batch(session, padded=use != "one-step-at-a-time")
-    beams = _GENERATED[use]
-    with candidate_runs(session, cached=True):
-        steps = generated_steps(session.model, batch, max_new_tokens=_NEW_TOKENS, num_beams=beams, **_OPTIONS[kind])
+    batch = _batch(session, use)
+    options = {"max_new_tokens": _NEW_TOKENS, "num_beams": _GENERATED[use], **_OPTIONS[kind]}
+
+    def observe(tokens: TokenBatch) -> list[Observed]:
+        steps = generated_steps(session.model, tokens, **options)
+        return [
+            Observed(with_new_tokens(tokens, ids), log_probabilities[:, None], is_step=True)
+            for ids, log_probabilities in steps
+        ]
+
+    with candidate_runs(session, cached=True, batch=batch):
+        got = observe(batch)
     with session.pruned_reference() as reference:
-        expected = [uncached_step(reference, batch, tokens) for tokens, _ in steps]
-    got = torch.stack([log_probabilities for _, log_probabilities in steps], dim=1)
+        expected = [each.without_cache(reference) for each in got]
     operation = "static_cache" if kind == "static" else "cached"
     how = "the reference without a cache on the tokens that generate chose"
-    return _compare(session, kind, use, got, torch.stack(expected, dim=1), how, None, operation)
+    return _compare(session, kind, use, got, expected, how, operation, observe)
 
 
 def _compare(
     session: Session,
     kind: str,
     use: str,
-    got: Tensor,
-    expected: Tensor,
+    observed: Sequence[Observed],
+    references: Sequence[Tensor],
     how: str,
-    mask: Tensor | None,
     operation: str,
+    observe: Observe,
 ) -> dict[str, float]:
     context = f"{kind} cache, {use}, against {how}, plan {session.subject.plan}, {session.mode.name}"
+    got, expected = torch.cat([each.got for each in observed], dim=1), torch.cat(list(references), dim=1)
+    mask = torch.cat([each.mask for each in observed], dim=1)
     try:
         assert_logits_close(
             got, expected, dtype=session.mode.precision, operation=operation, context=context, mask=mask
         )
     except AssertionError as error:
-        uncached_is_right = _uncached_is_right(session)
-        raise FaultFound(cache_differs(session, kind, use, str(error), uncached_is_right)) from None
-    difference = float((got - expected).abs().max())
+        with candidate_runs(session):
+            found = cache_differs(session, kind, use, str(error), _batch(session, use), observe, operation)
+        raise FaultFound(found) from None
+    difference = float((got - expected)[mask].abs().max())
     return {
         "difference": difference,
-        "relative": difference / float(expected.abs().max()),
+        "relative": difference / float(expected[mask].abs().max()),
         "allowed": tolerance(session.mode.precision, operation).relative,
     }
-
-
-def _uncached_is_right(session: Session) -> bool:
-    """Whether the same tokens without a cache give the reference's logits: then the cache alone is at fault."""
-    batch = _batch(session, padded=False)
-    with candidate_runs(session):
-        got = uncached_logits(session.model, batch)
-    with session.pruned_reference() as reference:
-        expected = uncached_logits(reference, batch)
-    try:
-        assert_logits_close(
-            got, expected, dtype=session.mode.precision, operation=operation_of(session), context="uncached"
-        )
-    except AssertionError:
-        return False
-    return True
 
 
 def cache_properties() -> Iterator[tuple[str, str]]:

@@ -17,8 +17,11 @@ from .explain import raised
 
 
 @contextmanager
-def candidate_runs(session: Session, *, cached: bool = False) -> Iterator[None]:
-    """Turn whatever the candidate's code raises within the `with` into a fault. `cached`: it runs with a KV cache."""
+def candidate_runs(session: Session, *, cached: bool = False, batch: TokenBatch | None = None) -> Iterator[None]:
+    """Turn whatever the candidate's code raises within the `with` into a fault.
+
+    `cached`: it runs with a KV cache; `batch`: on these tokens, which are tried without one if it raises.
+    """
     try:
         yield
     except (FaultFound, NotChecked):
@@ -28,7 +31,7 @@ def candidate_runs(session: Session, *, cached: bool = False) -> Iterator[None]:
     except Exception as error:  # whatever a checkpoint's code raises
         if reason := reference_fails(session):
             raise NotChecked(f"the reference fails alike: {reason}") from None
-        raise FaultFound(raised(session, error, cached=cached)) from error
+        raise FaultFound(raised(session, error, cached=cached, batch=batch)) from error
 
 
 def reference_fails(session: Session) -> str | None:

@@ -11,26 +11,28 @@ from dataclasses import replace
 
 from torch import nn
 
-from harness.batches import random_ids
-from harness.forward import NEW_CACHE, TokenBatch, cached_logits, decoder_layers, uncached_logits, unpadded
+from harness.batches import BATCHES
+from harness.forward import TokenBatch, decoder_layers, uncached_logits, unpadded
+from harness.layer_by_layer import not_passed_on, without_the_mask
 from harness.measurements import (
     adapter_names,
     adds_its_norm,
     buffer_differences,
     code_error,
     first_diverging_layer,
+    has_adapter,
     meta_attributes,
-    offloaded_differences,
     pruned_that_run,
     resident_differences,
     tied_keys_declared_otherwise,
 )
+from harness.offloaded import offloaded_differences
 from harness.reporting.report import FoundFault
 from harness.session import Session
-from harness.tolerances import tolerance
 
 from .causes import another_class, buffers_wrong, float16, is_stock, resident_wrong, stock_class
 from .check import NotChecked, fault, listed
+from .repetition import not_repeatable
 
 FIRST_LAYER = "the first layer whose output leaves the reference is"
 _FROM_THE_CODE = "Correct the modeling code, or use the modeling files that prunecheck writes."
@@ -39,11 +41,13 @@ _FROM_THE_CODE = "Correct the modeling code, or use the modeling files that prun
 def logits_differ(session: Session, batch: TokenBatch, seen: str) -> FoundFault:
     """Explain why uncached logits are not the reference's; `seen` is the comparison's own words."""
     for explain in (
+        _by_repetition,
         _by_class,
         _by_adapter,
         _by_precision,
         _by_resident,
         _by_buffers,
+        _by_mask,
         _by_padding,
         _by_calls,
         _by_residual,
@@ -68,6 +72,10 @@ def _where(session: Session, batch: TokenBatch) -> list[str]:
     return [f"{FIRST_LAYER} {diverging[0]}, by {diverging[1]:.3g} of its largest value"]
 
 
+def _by_repetition(session: Session, batch: TokenBatch, seen: str) -> FoundFault | None:
+    return not_repeatable(session, passes=32)
+
+
 def _by_class(session: Session, batch: TokenBatch, seen: str) -> FoundFault | None:
     if is_stock(session.model) and not session.subject.plan.is_empty:
         return stock_class(session, seen)
@@ -78,9 +86,30 @@ def _by_precision(session: Session, batch: TokenBatch, seen: str) -> FoundFault 
     return float16(session, seen)
 
 
+def _by_mask(session: Session, batch: TokenBatch, seen: str) -> FoundFault | None:
+    return mask_not_handed_on(session, seen)
+
+
+def mask_not_handed_on(session: Session, seen: str) -> FoundFault | None:
+    """Return the fault of layers whose attention is not given the mask that the other layers have."""
+    try:
+        layers = without_the_mask(session, BATCHES["left-padded"](session))
+    except NotChecked:
+        raise
+    except Exception:  # of a step through a cache, which the checks of the cache tell
+        return None
+    if not layers:
+        return None
+    names = {f"layers.{index}.self_attn" for index in layers}
+    return fault(
+        "code", "mask-not-handed-on", f"{listed(names)} does not get the attention mask of the layer",
+        "in a padded batch", seen, remedy="Hand attention_mask on to every layer as it is.",
+    )  # fmt: skip
+
+
 def _by_padding(session: Session, batch: TokenBatch, seen: str) -> FoundFault | None:
     """Explain a difference in a padded batch that its rows, each alone and unpadded, do not have."""
-    if not batch.is_padded:
+    if not batch.is_padded or first_diverging_layer(session, unpadded(batch.ids)) is not None:
         return None
     for row, mask in zip(batch.ids, batch.mask, strict=True):
         alone = unpadded(row[mask.bool()][None])
@@ -94,9 +123,9 @@ def _by_padding(session: Session, batch: TokenBatch, seen: str) -> FoundFault | 
 
 
 def _by_adapter(session: Session, batch: TokenBatch, seen: str) -> FoundFault | None:
-    names = adapter_names(session.model)
-    if not names:
+    if not has_adapter(session.model):
         return None
+    names = adapter_names(session.model)
     return fault(
         "adapter", "adapter-attached", f"an adapter of {len(names)} parameters changes the logits", listed(names), seen,
         remedy="Judge the model without its adapter; attach none to a pruned module.",
@@ -135,13 +164,20 @@ def _by_residual(session: Session, batch: TokenBatch, seen: str) -> FoundFault |
     if diverging is None:
         return None
     layer_idx = diverging[0]
-    name = adds_its_norm(session, batch, layer_idx)
-    if name is None:
+    if (name := adds_its_norm(session, batch, layer_idx)) is not None:
+        return fault(
+            "residual", "pruned-norm-still-added",
+            f"layer {layer_idx} adds norm(x) to x where its {name} is pruned, in place of passing x on",
+            seen, remedy="Skip norm, module and residual add together.",
+        )  # fmt: skip
+    if not (changed := not_passed_on(session, batch)):
         return None
+    names = {f"layers.{index}.{sublayer}" for index, sublayer in changed}
     return fault(
-        "residual", "pruned-norm-still-added",
-        f"layer {layer_idx} adds norm(x) to x where its {name} is pruned, in place of passing x on",
-        seen, remedy="Skip norm, module and residual add together.",
+        "residual", "residual-not-passed-on",
+        f"in place of {len(names)} pruned sub-layer(s) x is not passed on, but changed: {listed(names)}",
+        "each layer was given what enters it: those that prune nothing compute what the reference's do", seen,
+        remedy="Skip norm, module and residual add together: what enters a pruned sub-layer leaves it as it is.",
     )  # fmt: skip
 
 
@@ -157,37 +193,10 @@ def _by_elimination(session: Session, batch: TokenBatch, seen: str) -> FoundFaul
     return fault(family, "logits-differ", f"{what}: {seen}", *evidence, remedy=_FROM_THE_CODE)
 
 
-def cache_differs(session: Session, kind: str, use: str, seen: str, uncached_is_right: bool) -> FoundFault:
-    """Explain why logits through a cache are wrong."""
-    batch = unpadded(random_ids(session.subject.config, 2, 14, seed=2))
-    if not uncached_is_right and not _disagrees_with_itself(session, kind, batch):
-        return logits_differ(session, batch, seen)
-    plan = session.subject.plan
-    lost = "layer 0's attention is pruned, whose slot a cache asks for its length" if 0 in plan.self_attn else ""
-    return fault(
-        "cache", f"{kind}-cache-{use}",
-        f"logits through a {kind} cache ({use}) are not those of the same model without a cache"
-        + (", which are right" if uncached_is_right else ""),
-        seen, *([lost] if lost else []),
-        remedy="Have every attention, a pruned one too, record its tokens in the cache slot of its own layer_idx.",
-    )  # fmt: skip
-
-
-def _disagrees_with_itself(session: Session, kind: str, batch: TokenBatch) -> bool:
-    """Whether single steps through a cache give other logits than one pass without, whatever those should be."""
-    if kind not in NEW_CACHE:
-        return False
-    width = batch.ids.shape[1]
-    uncached = uncached_logits(session.model, batch)
-    cached, _ = cached_logits(session.model, batch, NEW_CACHE[kind](session.model, width), (width - 5, 1, 1, 1, 1, 1))
-    if not uncached.isfinite().all():
-        return False
-    allowed = tolerance(session.mode.precision, "static_cache" if kind == "static" else "cached").relative
-    return not float((cached - uncached).abs().max()) <= allowed * float(uncached.abs().max())
-
-
-def raised(session: Session, error: Exception, *, cached: bool) -> FoundFault:
-    """Explain an error that the candidate's forward pass raised."""
+def raised(session: Session, error: Exception, *, cached: bool, batch: TokenBatch | None = None) -> FoundFault:
+    """Explain an error that the candidate's forward pass raised; `batch`, or a long one, is what is tried uncached."""
+    if cached and (uncached := _raises_uncached(session, batch)) is not None:
+        return raised(session, uncached, cached=False)
     text = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0][:300]}"
     where = traceback.extract_tb(error.__traceback__)
     evidence = [text] + ([f"raised in {where[-1].name}, {where[-1].filename.rpartition('/')[2]}"] if where else [])
@@ -217,6 +226,17 @@ def raised(session: Session, error: Exception, *, cached: bool) -> FoundFault:
             remedy="Keep each layer's own layer_idx, and a slot of the cache for every layer.",
         )  # fmt: skip
     return fault("code", "forward-raises", f"a forward pass raises {text}", *evidence[1:], remedy=_FROM_THE_CODE)
+
+
+def _raises_uncached(session: Session, batch: TokenBatch | None) -> Exception | None:
+    """Return the error that the same tokens raise without a cache: then it is not the cache that is at fault."""
+    try:
+        uncached_logits(session.model, BATCHES["long"](session) if batch is None else batch)
+    except NotChecked:
+        return None
+    except Exception as error:  # whatever a checkpoint's code raises
+        return error
+    return None
 
 
 def load_failed(session: Session, error: Exception) -> FoundFault:

@@ -10,11 +10,11 @@ from torch import nn
 from harness.measurements import (
     adapter_names,
     buffer_differences,
-    offloaded_names,
     resident_differences,
     skips_what_is_pruned,
     unwrapped,
 )
+from harness.offloaded import offloaded_names
 from harness.reporting.report import FoundFault
 from harness.session import Session, missing_but_kept
 from harness.stored import canonical_key

@@ -1,22 +1,39 @@
-"""What runs: which parts a forward pass calls, whether pruned modules matter, whether two loads agree."""
+"""What runs: whether passes repeat, which parts they call, whether pruned modules matter, whether two loads agree."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
 from harness.batches import BATCHES
 from harness.forward import PARTS, TokenBatch, cached_logits, calls, decoder_layers, uncached_logits
-from harness.measurements import NORM_OF, pruned_parts
+from harness.measurements import pruned_parts
+from harness.reporting.report import FoundFault
 from harness.session import Session
+from harness.subject import NORM_OF
 from harness.tolerances import assert_logits_close
 
 from .candidate import candidate_logits, candidate_runs
 from .check import FaultFound, NotChecked, Numbers, fault, listed
+from .repetition import not_repeatable, repeats
+
+MATTERS_CACHED: Final = "pruned-modules-matter-cached"
+_SUBLAYER_OF: Final = {norm: sublayer for sublayer, norm in NORM_OF.items()}
+
+
+def repeatable(session: Session) -> Numbers:
+    """The same tokens give the same logits, at once and after others were computed."""
+    try:
+        found = not_repeatable(session)
+    except Exception as error:  # whatever a checkpoint's code raises
+        raise NotChecked(f"a forward pass raises {type(error).__name__}, which the next checks tell") from None
+    if found is not None:
+        raise FaultFound(found)
+    return None
 
 
 def called_parts(session: Session) -> Numbers:
@@ -59,25 +76,55 @@ def poison(session: Session) -> Numbers:
         raise NotChecked("nothing is pruned")
     if session.mode.is_offloaded or session.mode.is_quantised:
         raise NotChecked("weights that are offloaded or quantised cannot be poisoned in place")
+    if any(index >= len(decoder_layers(session.model)) for index, _ in pruned):
+        raise NotChecked("the model lacks layers that the plan prunes")
     batch = BATCHES["several"](session)
-    before = [candidate_logits(session, batch), _stepwise(session, batch)]
+    before = candidate_logits(session, batch)
+    if not before.isfinite().all():
+        with _filled(session.model, pruned, 0.0) as count:
+            if not uncached_logits(session.model, batch).isfinite().all():
+                raise NotChecked("the logits are not finite, whatever is poisoned")
+        raise FaultFound(
+            _matters_fault(
+                "pruned-modules-matter", "", "with zeros in them NaN is gone", f"{count} tensors were filled"
+            )
+        )
+    before_cached = _stepwise(session, batch)
     with _poisoned(session.model, pruned) as count:
-        after = [uncached_logits(session.model, batch), _stepwise(session, batch)]
+        after = uncached_logits(session.model, batch)
+        after_cached = None if before_cached is None else _stepwise(session, batch)
     if count == 0:
         return {"poisoned": 0}  # hollow modules hold nothing: there is no memory that could matter
-    for expected, got in zip(before, after, strict=True):
-        try:
-            assert_logits_close(got, expected, dtype=session.mode.precision, operation="reference", context="poisoned")
-        except AssertionError as error:
-            raise FaultFound(
-                fault(
-                    "gate", "pruned-modules-matter",
-                    "values of pruned modules reach the logits: with NaN in them the output changes",
-                    str(error), f"{count} tensors were poisoned, of {_names(pruned)}",
-                    remedy="Leave a pruned sub-layer out of the forward pass: a product with zero is no skip.",
-                )
-            ) from None  # fmt: skip
+    how = f"{count} tensors were poisoned, of {_names(pruned)}"
+    if changed := _changed(session, before, after):
+        if not repeats(session, uncached_logits(session.model, batch), before):
+            raise NotChecked("the same tokens give other logits each time, whatever is poisoned")
+        raise FaultFound(_matters_fault("pruned-modules-matter", "", changed, how))
+    if before_cached is not None and (changed := _changed(session, before_cached, after_cached)):
+        again = _stepwise(session, batch)
+        if again is None or not repeats(session, again, before_cached):
+            raise NotChecked("the same tokens give other logits each time, whatever is poisoned")
+        raise FaultFound(_matters_fault(MATTERS_CACHED, " of steps through a cache", changed, how))
     return {"poisoned": count}
+
+
+def _changed(session: Session, before: Tensor, after: Tensor | None) -> str | None:
+    """Say how logits changed; None if they did not."""
+    if after is None:
+        return "a pass through a cache raises an error"
+    try:
+        assert_logits_close(after, before, dtype=session.mode.precision, operation="reference", context="poisoned")
+    except AssertionError as error:
+        return str(error)
+    return None
+
+
+def _matters_fault(name: str, where: str, changed: str, how: str) -> FoundFault:
+    return fault(
+        "gate", name,
+        f"values of pruned modules reach the logits{where}: with others in them the output changes", changed, how,
+        remedy="Leave a pruned sub-layer out of the forward pass: a product with zero is no skip.",
+    )  # fmt: skip
 
 
 def two_loads(session: Session) -> Numbers:
@@ -92,6 +139,8 @@ def two_loads(session: Session) -> Numbers:
             second, first, dtype=session.mode.precision, operation="reference", context="the second load of two"
         )
     except AssertionError as error:
+        if (found := not_repeatable(session)) is not None:
+            raise FaultFound(found) from None
         raise FaultFound(
             fault(
                 "keys", "loads-disagree", "two loads of the checkpoint compute different logits", str(error),
@@ -102,10 +151,13 @@ def two_loads(session: Session) -> Numbers:
     return {"difference": float((first - second).abs().max())}
 
 
-def _stepwise(session: Session, batch: TokenBatch) -> Tensor:
+def _stepwise(session: Session, batch: TokenBatch) -> Tensor | None:
+    """Return the logits of single steps through a cache; None if they raise, which the checks of the cache tell."""
     width = batch.ids.shape[1]
-    with candidate_runs(session):
+    try:
         return cached_logits(session.model, batch, None, (width - 2, 1, 1))[0]
+    except Exception:  # whatever a checkpoint's code raises
+        return None
 
 
 def _without_effect(session: Session, sublayers: set[tuple[int, str]], batch: TokenBatch) -> bool:
@@ -141,7 +193,11 @@ def _poisoned(model: nn.Module, parts: set[tuple[int, str]]) -> AbstractContextM
 def _filled(model: nn.Module, parts: set[tuple[int, str]], value: float) -> Iterator[int]:
     """Fill the parameters and buffers of these parts within the `with`; yields how many there were."""
     layers = decoder_layers(model)
-    modules = [layers[index].get_submodule(name) for index, name in parts if hasattr(layers[index], name)]
+    modules = [
+        layers[index].get_submodule(name)
+        for index, name in parts
+        if index < len(layers) and hasattr(layers[index], name)
+    ]
     tensors: list[Any] = [
         tensor
         for module in modules
@@ -161,6 +217,17 @@ def _filled(model: nn.Module, parts: set[tuple[int, str]], value: float) -> Iter
 def _call_faults(session: Session, wrong: set[tuple[int, str]], idle: set[tuple[int, str]]) -> Iterator[Any]:
     norms = {part for part in wrong if part[1] in NORM_OF.values()}
     sublayers = wrong - norms
+    # A sub-layer that runs, though its norm does not, takes what it reads from somewhere else.
+    bypassed = {(index, norm) for index, norm in idle if (index, _SUBLAYER_OF.get(norm)) not in idle} & _norms(idle)
+    if bypassed:
+        read = {(index, norm) for index, norm in norms if index in {layer_idx for layer_idx, _ in bypassed}}
+        norms, idle = norms - read, idle - bypassed
+        yield fault(
+            "code", "norm-bypassed",
+            f"{len(bypassed)} norm(s) never run, though what they are in front of does: {_names(bypassed)}",
+            *([f"in their place run {_names(read)}, whose own sub-layers are pruned"] if read else []),
+            remedy="Give each sub-layer what its own norm puts out.",
+        )  # fmt: skip
     class_name = type(session.model).__name__
     layers = decoder_layers(session.model)
     identities = {part for part in sublayers if isinstance(layers[part[0]].get_submodule(part[1]), nn.Identity)}
@@ -190,6 +257,10 @@ def _call_faults(session: Session, wrong: set[tuple[int, str]], idle: set[tuple[
             f"{len(idle)} kept part(s) of decoder layers never run in {class_name}: {_names(idle)}",
             remedy="Skip exactly what the plan prunes.",
         )  # fmt: skip
+
+
+def _norms(parts: set[tuple[int, str]]) -> set[tuple[int, str]]:
+    return {part for part in parts if part[1] in _SUBLAYER_OF}
 
 
 def _layers_missing(got: int, should: int) -> Any:

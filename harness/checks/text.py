@@ -21,7 +21,8 @@ from harness.text_judge import TextVerdict, judge_speech
 
 from .candidate import candidate_runs
 from .check import FaultFound, NotChecked, Numbers, fault
-from .explain import cache_differs, logits_differ
+from .explain import logits_differ
+from .explain_cache import text_differs
 from .generation_settings import settings_told_otherwise
 from .logits import operation_of
 
@@ -155,7 +156,7 @@ def _explained(session: Session, verdict: TextVerdict) -> FoundFault:
         )  # fmt: skip
     if verdict.beyond in ("drift", "not_finite"):
         return logits_differ(session, unpadded(random_ids(session.subject.config, 1, 24)), verdict.reason)
-    return cache_differs(session, "dynamic", "generate", verdict.reason, True)
+    return text_differs(session, verdict.reason)
 
 
 def _prompts(session: Session) -> tuple[Prompts, Any]:

@@ -9,6 +9,7 @@ import pytest
 
 from harness.conformance import checks
 from harness.faults import FAULTS, Fault
+from harness.faults.code_edits import edit_foreign
 from harness.faults.loading import layers_on_disk
 from harness.loading_modes import LoadingMode
 from harness.quiet import quiet_libraries
@@ -23,6 +24,7 @@ from tests.harness.checks.planted import (
     one_nan,
     rotary_buffer_doubled,
 )
+from tests.harness.checks.wrong_code import WRONG
 
 MODES = [
     LoadingMode("plain", "float32"),
@@ -60,6 +62,7 @@ PLANTED: dict[str, str | Fault] = {
     "quantised-modules": loaded(kept_module_not_quantised),
     "resident": "peer-copy-corruption:simulated",
     "buffers": loaded(rotary_buffer_doubled),
+    "repeatable": planted(edit_foreign(*WRONG["random"][0])),
     "called": "flags-on-instance-only",
     "poison": "zero-gate",
     "two-loads": "flags-on-instance-only",
@@ -72,11 +75,13 @@ PLANTED: dict[str, str | Fault] = {
     "logits.zero-weights": "pruned-norm-still-added",
     "cache.dynamic.one-step-at-a-time": "layer-0-attention-decode",
     "cache.dynamic.chunked-prefill": "layer-0-attention-chunked-prefill:alone",
+    "cache.dynamic.long": planted(edit_foreign(*WRONG["wrong once 40 tokens are cached"][0])),
     "cache.dynamic.reused": "first-full-attention-pruned:own",
     "cache.dynamic.left-padded": "layer-0-attention-left-padding",
     "cache.dynamic.beam": "cache-argument-renamed",
     "cache.static.one-step-at-a-time": "layer-0-attention-static-cache:alone",
     "cache.static.chunked-prefill": "layer-0-attention-static-cache:alone",
+    "cache.static.long": planted(edit_foreign(*WRONG["wrong once 40 tokens are cached"][0])),
     "cache.static.reused": "layer-0-attention-static-cache:alone",
     "cache.static.left-padded": "layer-0-attention-static-cache:alone",
     "cache.static.beam": "layer-0-attention-static-cache:alone",
@@ -94,6 +99,7 @@ OWN_TEST = {"stored.prune-again": "only a pruner that changes what it should cop
 NEVER_FAIL = {
     "stored.code": "code is judged by what it does; what changed in the files is a finding",
     "cache.none.chunked-prefill": "without a cache there is nothing to fill in chunks",
+    "cache.none.long": "without a cache there is nothing to fill in chunks",
     "cache.none.reused": "without a cache there is nothing to use again",
 }
 # A fault that shows in another precision than float32; checks that need a tokenizer, or a checkpoint in float32.
@@ -179,7 +185,7 @@ def test_passes_what_is_sound(sound_reports: list[Report]) -> None:
     assert passed == PLANTED.keys() | OWN_TEST.keys()
 
 
-@pytest.mark.parametrize("use", ["chunked-prefill", "reused"])
+@pytest.mark.parametrize("use", ["chunked-prefill", "long", "reused"])
 def test_without_a_cache(use: str, sound_reports: list[Report]) -> None:
     """What fills a cache in pieces is not tried without one, and says so."""
     found = record(sound_reports[0], f"plain-float32.cache.none.{use}")

@@ -1,0 +1,58 @@
+"""Does the same input give the same output? Whatever is measured by comparing two passes rests on that."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from harness.batches import random_ids
+from harness.forward import cached_logits, uncached_logits, unpadded
+from harness.reporting.report import FoundFault
+from harness.session import Session
+from harness.tolerances import tolerance
+
+from .check import fault
+
+_AT_ONCE: Final = 8
+_OTHERS: Final = ((1, 1), (3, 13), (1, 40), (2, 5))  # rows and tokens
+
+
+def not_repeatable(session: Session, passes: int = _AT_ONCE) -> FoundFault | None:
+    """Return the fault of a candidate whose passes over the same tokens differ, None if none do.
+
+    `passes` follow one another; then other tokens are computed, with a cache too, and the first ones again.
+    """
+    config, model = session.subject.config, session.model
+    batch = unpadded(random_ids(config, 2, 9))
+    first = uncached_logits(model, batch)
+    for _ in range(passes):
+        if not repeats(session, again := uncached_logits(model, batch), first):
+            return _fault(again, first, "at once")
+    for rows, tokens in _OTHERS:
+        uncached_logits(model, unpadded(random_ids(config, rows, tokens)))
+    with suppress(Exception):  # the checks of the cache tell what it raises
+        cached_logits(model, batch, None, (6, 1, 1, 1))
+    if not repeats(session, again := uncached_logits(model, batch), first):
+        return _fault(again, first, "after other tokens were computed")
+    return None
+
+
+def repeats(session: Session, again: Tensor, first: Tensor) -> bool:
+    """Whether the logits are the same, NaN where there was NaN, or within the table."""
+    if torch.equal(again.isnan(), first.isnan()) and torch.equal(again.nan_to_num(), first.nan_to_num()):
+        return True
+    allowed = tolerance(session.mode.precision, "reference").relative
+    return bool((again - first).abs().max() <= allowed * first.abs().max())
+
+
+def _fault(again: Tensor, first: Tensor, when: str) -> FoundFault:
+    return fault(
+        "code", "not-repeatable",
+        f"the same tokens give other logits when they are computed again {when}",
+        f"by up to {float((again - first).abs().max()):.3g}",
+        "what is measured by comparing two passes means nothing here",
+        remedy="Compute nothing at random in evaluation mode, and keep no state between passes.",
+    )  # fmt: skip

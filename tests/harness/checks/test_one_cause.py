@@ -1,0 +1,114 @@
+"""A cause shows in many checks, and is told once, by its own name; two causes are both told."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from harness.faults.code_edits import edit_foreign
+from harness.faults.loading import plant_and_load
+from harness.quiet import quiet_libraries
+from tests.harness.checks.cases import WITHOUT_TEXT, Case, judge, judge_model, record, told
+from tests.harness.checks.wrong_code import RIGHT, WRONG
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_wrong_code_is_told_once(what: str, case: Callable[[str], Case], tmp_path: Path) -> None:
+    """Of code that is wrong in one way one fault is told, and two of code that is wrong in two."""
+    edits, families = WRONG[what]
+    edit_foreign(*edits)(case("tied").sound, tmp_path / "wrong")
+    report = judge(case("tied"), tmp_path / "wrong", keyword=WITHOUT_TEXT)
+    assert [fault.family for fault in report.faults] == families, told(report)
+
+
+@pytest.mark.parametrize("what", RIGHT)
+def test_odd_code_is_sound(what: str, case: Callable[[str], Case], tmp_path: Path) -> None:
+    """Code that looks like a fault, and computes what it should, is sound."""
+    edit_foreign(*RIGHT[what])(case("tied").sound, tmp_path / "odd")
+    report = judge(case("tied"), tmp_path / "odd", keyword=WITHOUT_TEXT)
+    assert report.verdict == "sound", told(report)
+
+
+@contextmanager
+def _changed(case: Case, change: Callable[[Any], Any]) -> Iterator[Any]:
+    """Yield the sound model, loaded in float32, after a change, or what the change makes of it."""
+    with quiet_libraries(), plant_and_load(dtype=torch.float32)(case.sound) as model:
+        yield change(model) or model
+
+
+def _ignore_the_mask(model: Any) -> None:
+    def ones(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        return args, kwargs | {"attention_mask": _all_ones(kwargs.get("attention_mask"))}
+
+    model.model.register_forward_pre_hook(ones, with_kwargs=True)
+
+
+def _ignore_the_mask_of_steps(model: Any) -> None:
+    def ones(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        cache = kwargs.get("past_key_values")
+        if cache is None or not cache.get_seq_length():
+            return args, kwargs
+        return args, kwargs | {"attention_mask": _all_ones(kwargs.get("attention_mask"))}
+
+    model.model.register_forward_pre_hook(ones, with_kwargs=True)
+
+
+def _all_ones(mask: Any) -> Any:
+    # What generate hands to a static cache is a mask for each kind of attention, made from what it was given.
+    return torch.ones_like(mask) if isinstance(mask, torch.Tensor) and mask.ndim == 2 else mask
+
+
+def _nan_in_the_buffer(model: Any) -> None:
+    model.model.rotary_emb.inv_freq.fill_(torch.nan)
+
+
+def _half_a_buffer(model: Any) -> None:
+    model.model.rotary_emb.half()
+
+
+def _adapt(name: str, **options: Any) -> Callable[[Any], Any]:
+    def attach(model: Any) -> Any:
+        peft = pytest.importorskip("peft")
+        torch.manual_seed(0)
+        adapted = peft.get_peft_model(model, getattr(peft, name)(target_modules=["layers.2.mlp.up_proj"], **options))
+        for parameter in adapted.parameters():
+            if parameter.requires_grad and not parameter.is_meta:
+                parameter.data += 0.1 * torch.randn_like(parameter)
+        return adapted.eval()
+
+    return attach
+
+
+LOADED = {
+    "mask ignored": (_ignore_the_mask, ["padding"]),
+    "mask of steps ignored": (_ignore_the_mask_of_steps, ["padding"]),
+    "NaN in a buffer": (_nan_in_the_buffer, ["buffers"]),
+    "a buffer in half precision": (_half_a_buffer, ["buffers"]),
+    "IA3": (_adapt("IA3Config", feedforward_modules=[]), ["adapter"]),
+    "LoHa": (_adapt("LoHaConfig", r=2), ["adapter"]),
+    "VeRA": (_adapt("VeraConfig", r=2), ["adapter"]),
+    "a copied head": (_adapt("LoraConfig", r=2, modules_to_save=["embed_tokens"]), ["adapter"]),
+}
+
+
+@pytest.mark.parametrize("what", LOADED)
+def test_wrong_load_is_told_once(what: str, case: Callable[[str], Case]) -> None:
+    """Of a model that was changed in one way after the load one fault is told."""
+    change, families = LOADED[what]
+    with _changed(case("tied"), change) as model:
+        report = judge_model(model, case("tied"), WITHOUT_TEXT)
+    assert [fault.family for fault in report.faults] == families, told(report)
+
+
+def test_layers_that_are_not_there(case: Callable[[str], Case]) -> None:
+    """A model that lacks layers of the plan cannot be poisoned, and says so."""
+
+    def cut(model: Any) -> None:
+        model.model.layers = model.model.layers[:1]
+
+    with _changed(case("tied"), cut) as model:
+        report = judge_model(model, case("tied"), "poison")
+    assert record(report, "given-float32.poison").reason == "the model lacks layers that the plan prunes"
