@@ -86,7 +86,7 @@ def _of_mode(mode: LoadingMode, given: bool) -> Iterator[tuple[str, Callable[[An
     if given and mode.is_offloaded:
         yield "save", offloaded_save
     if plain or mode.is_quantised:
-        for how in ("greedy", "sampled"):
+        for how in ("greedy", "sampled") if exact else ("greedy",):
             yield f"text.{how}", partial(text, how=how)
 
 

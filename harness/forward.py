@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -52,14 +52,16 @@ def uncached_logits(model: Any, batch: TokenBatch) -> Tensor:
 
 
 @torch.no_grad()
-def cached_logits(model: Any, batch: TokenBatch, cache: Cache | None, pieces: Sequence[int]) -> tuple[Tensor, Any]:
+def cached_logits(
+    model: Any, batch: TokenBatch, cache: Cache | None, pieces: Sequence[int], *, start: int = 0
+) -> tuple[Tensor, Any]:
     """Return the logits of the pieces of a batch, one after the other through one cache, and that cache.
 
-    `pieces` are numbers of tokens that add up to no more than the batch has beyond what the cache holds. Positions
+    `pieces` are numbers of tokens, counted from `start`, which is how many the cache has seen. Positions
     are left to the model, which asks the cache for them, unless there is padding. Without a cache the model makes one.
     """
     device = input_device(model)
-    logits, start = [], int(cache.get_seq_length()) if cache is not None else 0
+    logits = []
     for length in pieces:
         end = start + length
         output = model(
@@ -88,11 +90,46 @@ def input_device(model: Any) -> torch.device:
 
 
 def decoder_layers(model: nn.Module) -> list[nn.Module]:
-    """Return the decoder layers of a model, wrapped or not; an empty list if it has none that are known by name."""
+    """Return the decoder layers of a model, wrapped or not; an empty list if it has none that are known by name.
+
+    In the place of a layer that is not there, as pruned as a whole, is a module without parts.
+    """
     for name, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and name.split(".")[-1] == "layers":
-            return list(module)
+        if name.split(".")[-1] != "layers":
+            continue
+        if isinstance(module, nn.ModuleList):
+            return [nn.Module() if layer is None else layer for layer in module]
+        if isinstance(module, nn.ModuleDict) and module and all(key.isdecimal() for key in module):
+            there = {int(key): layer for key, layer in module.items()}
+            return [there.get(index) or nn.Module() for index in range(max(there) + 1)]
     return []
+
+
+def part_of(layer: nn.Module, name: str) -> nn.Module | None:
+    """Return a part of a decoder layer; None if there is none, or None in its place."""
+    part = getattr(layer, name, None)
+    return part if isinstance(part, nn.Module) else None
+
+
+@contextmanager
+def silent_parts(model: nn.Module, parts: Collection[tuple[int, str]]) -> Iterator[set[tuple[int, str]]]:
+    """Record, within the `with`, which of these parts put out zeros alone whenever they are called."""
+    silent = set(parts)
+    layers, handles = decoder_layers(model), []
+
+    def look(entry: tuple[int, str], output: Any) -> None:
+        values = output[0] if isinstance(output, tuple) else output
+        if not isinstance(values, Tensor) or bool(values.any()):  # NaN is no zero
+            silent.discard(entry)
+
+    for index, name in parts:
+        if (part := part_of(layers[index], name)) is not None:
+            handles.append(part.register_forward_hook(lambda *call, entry=(index, name): look(entry, call[-1])))
+    try:
+        yield silent
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager

@@ -13,7 +13,16 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 from .batches import random_ids
 from .buffers import own_buffer_differences
-from .forward import TokenBatch, calls, decoder_layers, layer_outputs, uncached_logits, unpadded
+from .forward import (
+    TokenBatch,
+    calls,
+    decoder_layers,
+    layer_outputs,
+    part_of,
+    silent_parts,
+    uncached_logits,
+    unpadded,
+)
 from .session import Session, first_line
 from .stock import empty_stock_model
 from .stored import EMBEDDING, HEAD, canonical_key, tensors_file_by_file
@@ -202,10 +211,17 @@ def pruned_parts(session: Session) -> set[tuple[int, str]]:
 
 
 def pruned_that_run(session: Session, batch: TokenBatch) -> set[tuple[int, str]]:
-    """Return the pruned sub-layers, norms left out, that an uncached pass calls."""
-    with calls(session.model) as called:
-        uncached_logits(session.model, batch)
-    return {part for part in called & pruned_parts(session) if part[1] in NORM_OF}
+    """Return the pruned sub-layers, norms left out, that an uncached pass calls, and that put out more than zeros."""
+    sublayers = {part for part in pruned_parts(session) if part[1] in NORM_OF}
+    return running_parts(session.model, sublayers, batch)
+
+
+def running_parts(model: nn.Module, parts: set[tuple[int, str]], batch: TokenBatch) -> set[tuple[int, str]]:
+    """Return those of `parts` that an uncached pass calls, and that put out more than zeros."""
+    there = {part for part in parts if part[0] < len(decoder_layers(model))}
+    with calls(model) as called, silent_parts(model, there) as silent:
+        uncached_logits(model, batch)
+    return (there & called) - silent
 
 
 def first_diverging_layer(session: Session, batch: TokenBatch) -> tuple[int, float] | None:
@@ -237,9 +253,9 @@ def adds_its_norm(session: Session, batch: TokenBatch, layer_idx: int) -> str | 
     plan = session.subject.plan
     seen: dict[str, Tensor] = {}
     names = [name for name in NORM_OF if plan.prunes(name, layer_idx)]
-    if len(names) != 1 or not hasattr(layer, NORM_OF[names[0]]):
+    norm = part_of(layer, NORM_OF[names[0]]) if len(names) == 1 else None
+    if norm is None:
         return None
-    norm = layer.get_submodule(NORM_OF[names[0]])
     handle = norm.register_forward_hook(lambda module, arguments, output: seen.update(x=arguments[0], y=output))
     try:
         with layer_outputs(session.model) as outputs:

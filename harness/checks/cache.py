@@ -7,7 +7,7 @@
 | none | yes | | | | yes | yes |
 
 What is fed in pieces is compared with the reference fed in the same pieces, in every precision. What `generate` does
-by itself is compared, in float32, with the reference's logits of the same tokens without a cache.
+by itself is compared, in plain float32, with the reference's logits of the same tokens without a cache.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ KINDS: Final = ("dynamic", "static", "none")
 _NEW_TOKENS: Final = 4
 _TOKENS: Final = 14  # all at once; in tiny models longer than the sliding window
 _LONG: Final = 96
+_AMPLIFICATION: Final = 3.0  # between two models that are as far from their own uncached logits
 
 
 def _batch(session: Session, use: str) -> TokenBatch:
@@ -70,7 +71,7 @@ def _reused(model: Any, kind: str, batch: TokenBatch) -> list[Observed]:
     other = TokenBatch(torch.cat([batch.ids[:, :6], batch.ids[:, 6:].flip(-1)], dim=1), batch.mask)
     observed = []
     for each in (batch, other):
-        turn, _ = cached_logits(model, each, copy.deepcopy(cache), (_TOKENS - 6 - 2, 1, 1))
+        turn, _ = cached_logits(model, each, copy.deepcopy(cache), (_TOKENS - 6 - 2, 1, 1), start=6)
         observed.append(Observed(each, torch.cat([first, turn], dim=1)))
     return observed
 
@@ -82,6 +83,7 @@ _PIECEWISE: Final[dict[str, Callable[[Any, str, TokenBatch], list[Observed]]]] =
     "reused": _reused,
     "left-padded": lambda model, kind, batch: _in_pieces(model, kind, batch, (_TOKENS - 5, 1, 1, 1, 2)),
 }
+_WITHOUT_HOOKS: Final = ("plain", "gpu", "given")
 _PADDED: Final = ("left-padded", "beam")
 _GENERATED: Final = {"one-step-at-a-time": 1, "left-padded": 1, "beam": 3}  # with how many beams
 _OPTIONS: Final[dict[str, dict[str, Any]]] = {
@@ -98,7 +100,8 @@ def cache(session: Session, kind: str, use: str) -> Numbers:
     numbers: dict[str, float] = {}
     if kind != "none" and use in _PIECEWISE:
         numbers |= _check_pieces(session, kind, use)
-    if use in _GENERATED and session.mode.precision == "float32":
+    # What `generate` adds to single steps is its own, and the same wherever the weights lie.
+    if use in _GENERATED and session.mode.precision == "float32" and session.mode.place in _WITHOUT_HOOKS:
         numbers |= _check_generated(session, kind, use)
     if not numbers:
         raise NotChecked(f"what generate does with {kind} caches is compared in float32 alone")
@@ -127,8 +130,8 @@ def _check_generated(session: Session, kind: str, use: str) -> dict[str, float]:
     batch = _batch(session, use)
     options = {"max_new_tokens": _NEW_TOKENS, "num_beams": _GENERATED[use], **_OPTIONS[kind]}
 
-    def observe(tokens: TokenBatch) -> list[Observed]:
-        steps = generated_steps(session.model, tokens, **options)
+    def observe(tokens: TokenBatch, model: Any = session.model) -> list[Observed]:
+        steps = generated_steps(model, tokens, **options)
         return [
             Observed(with_new_tokens(tokens, ids), log_probabilities[:, None], is_step=True)
             for ids, log_probabilities in steps
@@ -140,7 +143,21 @@ def _check_generated(session: Session, kind: str, use: str) -> dict[str, float]:
         expected = [each.without_cache(reference) for each in got]
     operation = "static_cache" if kind == "static" else "cached"
     how = "the reference without a cache on the tokens that generate chose"
-    return _compare(session, kind, use, got, expected, how, operation, observe)
+    try:
+        return _compare(session, kind, use, got, expected, how, operation, observe)
+    except FaultFound:
+        # Rounding grows in a model that its plan has ruined, and some settings no cache of transformers gets right.
+        with session.pruned_reference() as reference:
+            theirs = observe(batch, reference)
+            own = _largest_difference(theirs, [each.without_cache(reference) for each in theirs])
+        if not _largest_difference(got, expected) <= _AMPLIFICATION * own:
+            raise
+        raise NotChecked(f"the reference leaves its own uncached logits as far, by {own:.3g}") from None
+
+
+def _largest_difference(observed: Sequence[Observed], expected: Sequence[Tensor]) -> float:
+    pairs = zip(observed, expected, strict=True)
+    return max(float((each.got - should)[each.mask].abs().max()) for each, should in pairs)
 
 
 def _compare(

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from harness.batches import BATCHES
-from harness.forward import PARTS, TokenBatch, cached_logits, calls, decoder_layers, uncached_logits
-from harness.measurements import pruned_parts
+from harness.forward import PARTS, TokenBatch, cached_logits, calls, decoder_layers, part_of, uncached_logits
+from harness.measurements import pruned_parts, running_parts
 from harness.reporting.report import FoundFault
 from harness.session import Session
 from harness.subject import NORM_OF
@@ -40,9 +40,10 @@ def called_parts(session: Session) -> Numbers:
     """A forward pass calls every kept sub-layer with its norm, and no pruned one."""
     expected_layers = int(session.subject.config["num_hidden_layers"])
     layers = decoder_layers(session.model)
-    if len(layers) != expected_layers:
-        if not layers:
-            raise NotChecked("the model has no decoder layers of a known name to look at")
+    if not layers:
+        raise NotChecked("the model has no decoder layers of a known name to look at")
+    absent = set(range(len(layers), expected_layers))  # the last ones may be left out where nothing of them is kept
+    if len(layers) > expected_layers or not absent.issubset(session.subject.plan.whole_layers):
         raise FaultFound(_layers_missing(len(layers), expected_layers))
     named = {(index, name) for index, layer in enumerate(layers) for name, _ in layer.named_children() if name in PARTS}
     batch = BATCHES["random"](session)
@@ -51,7 +52,8 @@ def called_parts(session: Session) -> Numbers:
     pruned = pruned_parts(session)
     running = {part for part in called & pruned if part[1] in NORM_OF}
     norms = called & pruned - running
-    if running and _without_effect(session, running, batch):
+    effective = running_parts(session.model, running, batch) if running else set()
+    if running and (not effective or _without_effect(session, effective, batch)):
         session.subject.findings.append(
             f"{len(running)} pruned sub-layer(s) run, and what they give is thrown away: {_names(running)}"
         )
@@ -59,7 +61,7 @@ def called_parts(session: Session) -> Numbers:
         running = set()
     wrong = running | {norm for norm in norms if _matters(session, norm)}
     kept = {(index, name) for index in range(len(layers)) for name in PARTS} - pruned
-    idle = kept & named - called
+    idle = {part for part in kept & named - called if not _matters(session, part)}
     if wrong or idle:
         raise FaultFound(*_call_faults(session, wrong, idle))
     if norms:
@@ -174,13 +176,16 @@ def _without_effect(session: Session, sublayers: set[tuple[int, str]], batch: To
     return count > 0 and torch.equal(*outputs)
 
 
-def _matters(session: Session, norm: tuple[int, str]) -> bool:
-    """Whether the output of a pruned sub-layer's norm reaches the logits; assumed where it cannot be tried."""
+def _matters(session: Session, part: tuple[int, str]) -> bool:
+    """Whether the values of a part of a decoder layer reach the logits; assumed where it cannot be tried.
+
+    A part may run without being called as a module is: by its `forward`, or fused with another.
+    """
     if session.mode.is_offloaded or session.mode.is_quantised:
         return True
     batch = BATCHES["random"](session)
     before = candidate_logits(session, batch)
-    with _poisoned(session.model, {norm}):
+    with _poisoned(session.model, {part}):
         after = uncached_logits(session.model, batch)
     return not torch.equal(before, after)
 
@@ -193,14 +198,11 @@ def _poisoned(model: nn.Module, parts: set[tuple[int, str]]) -> AbstractContextM
 def _filled(model: nn.Module, parts: set[tuple[int, str]], value: float) -> Iterator[int]:
     """Fill the parameters and buffers of these parts within the `with`; yields how many there were."""
     layers = decoder_layers(model)
-    modules = [
-        layers[index].get_submodule(name)
-        for index, name in parts
-        if index < len(layers) and hasattr(layers[index], name)
-    ]
+    modules = [part_of(layers[index], name) for index, name in parts if index < len(layers)]
     tensors: list[Any] = [
         tensor
         for module in modules
+        if module is not None
         for tensor in (*module.parameters(), *module.buffers())
         if not tensor.is_meta and tensor.is_floating_point()
     ]
@@ -230,7 +232,7 @@ def _call_faults(session: Session, wrong: set[tuple[int, str]], idle: set[tuple[
         )  # fmt: skip
     class_name = type(session.model).__name__
     layers = decoder_layers(session.model)
-    identities = {part for part in sublayers if isinstance(layers[part[0]].get_submodule(part[1]), nn.Identity)}
+    identities = {part for part in sublayers if isinstance(part_of(layers[part[0]], part[1]), nn.Identity)}
     if identities:
         yield fault(
             "residual", "pruned-norm-still-added",
