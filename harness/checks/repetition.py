@@ -16,7 +16,7 @@ from harness.tolerances import tolerance
 
 from .check import fault
 
-_AT_ONCE: Final = 8
+_AT_ONCE: Final = 6
 _OTHERS: Final = ((1, 1), (3, 13), (1, 40), (2, 5))  # rows and tokens
 
 
