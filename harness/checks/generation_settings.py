@@ -19,8 +19,6 @@ from harness.subject import Subject
 from .check import fault
 
 GENERATION_FILE: Final = "generation_config.json"
-# Code that a trusted checkpoint's model generates by (transformers 4.57.6 and 5.23.0, `load_custom_generate`).
-_CUSTOM: Final = "custom_generate/generate.py"
 _TOKEN_IDS: Final = ("eos_token_id", "bos_token_id", "pad_token_id")
 # What an absent entry stands for, where that is not "nothing" (transformers 4.57.6, GenerationConfig.__init__, and
 # 5.23.0, `_get_default_generation_params`; a guidance of 1 is none).
@@ -77,8 +75,6 @@ def generation_fault(subject: Subject) -> FoundFault | None:
         if reason := _refused(root, base):
             refused = True
             told.insert(0, (f"transformers refuses {GENERATION_FILE}", [reason]))
-    if (own := _bytes(root / _CUSTOM)) is not None and own != _bytes(base / _CUSTOM):
-        told.append((f"{_CUSTOM} takes the place of generate", ["the base has no such file, or another"]))
     told += _of_the_model_config(config, base_config)
     if not told:
         return None

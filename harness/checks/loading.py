@@ -52,6 +52,8 @@ def load(session: Session) -> Numbers:
     if unexpected and (homeless := _homeless_sublayers(session, unexpected)) is not None:
         raise FaultFound(homeless)
     if session.is_given:
+        if model.dtype == torch.float16 and not _is_float16_stored(session):
+            faults.append(float16_chosen(session))
         faults += _config_changed(session)
     if missing:
         known = set(subject.unpruned_keys) | {"lm_head.weight"}
@@ -113,8 +115,6 @@ def placement(session: Session) -> Numbers:
     """Weights lie on the devices, and have the dtype, that were asked for."""
     model: Any = unwrapped(session.model)
     wanted = session.arguments("candidate")["dtype"]
-    if session.is_given and wanted == torch.float16 and not _is_float16_stored(session):
-        raise FaultFound(float16_chosen(session))
     other = {
         name
         for name, parameter in model.named_parameters()

@@ -114,7 +114,6 @@ FAULTY: dict[str, tuple[Plant, list[str]]] = {
     "dtype of one, values of another": (
         edited(lambda folder: edit_tensors(folder, zero_one_and_widen_another)), ["precision", "keys"],
     ),
-    "code beside ours that generates": (edited(lambda folder: (folder / "custom_generate").mkdir()), ["code"]),
     "code in another repository": (
         config_with(auto_map={"AutoConfig": "some/where--c.C", "AutoModelForCausalLM": "some/where--m.M"}), ["class"],
     ),

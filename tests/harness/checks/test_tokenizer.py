@@ -319,4 +319,4 @@ def test_code_in_place_of_generate(case: Callable[[str], Case], tmp_path: Path) 
 
     report = judged(case("untied"), tmp_path, add, keyword="stored or load or beam or text")
     (fault,) = report.faults
-    assert (fault.family, fault.cause) == ("tokenizer", "custom_generate/generate.py takes the place of generate")
+    assert (fault.family, fault.cause) == ("code", "custom_generate/generate.py takes the place of generate")
