@@ -57,7 +57,8 @@ def write_plot(path: Path) -> None:
     """Write the plot as SVG, the same bytes for the same records."""
     records = json.loads(RECORDS.read_text(encoding="utf-8"))
     with mpl.rc_context({"svg.hashsalt": "prunecheck", "font.size": 9}):
-        figure = Figure(figsize=(9, 6), layout="constrained")
+        figure = Figure(figsize=(9, 6))
+        figure.subplots_adjust(left=0.25, right=0.96, top=0.94, bottom=0.1, hspace=0.35)
         of_the_model, of_the_plan = figure.subplots(2, 1, height_ratios=(1, 1))
         draw(of_the_model, records, OF_THE_MODEL, ("sound", "garbled"), "Is it the model that its plan gives?")
         alone = [record for record in records if record["wanted"] != "garbled" and "plan_cost" in record["numbers"]]

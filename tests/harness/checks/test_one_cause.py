@@ -7,17 +7,21 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
+from packaging.version import Version
 
 from harness.faults.code_edits import edit_foreign
 from harness.faults.loading import plant_and_load
 from harness.quiet import quiet_libraries
 from tests.harness.checks.cases import WITHOUT_TEXT, Case, judge, judge_model, record, told
-from tests.harness.checks.wrong_code import RIGHT, WRONG
+from tests.harness.checks.wrong_code import RIGHT, UNFILLED_BUFFER, WRONG
 
 
 @pytest.mark.parametrize("what", WRONG)
 def test_wrong_code_is_told_once(what: str, case: Callable[[str], Case], tmp_path: Path) -> None:
     """Of code that is wrong in one way one fault is told, and two of code that is wrong in two."""
+    if what == UNFILLED_BUFFER and Version(transformers.__version__) < Version("5.0.0"):
+        pytest.skip("before 5.0.0 transformers builds buffers where they belong, so that this one is right")
     edits, families = WRONG[what]
     edit_foreign(*edits)(case("tied").sound, tmp_path / "wrong")
     report = judge(case("tied"), tmp_path / "wrong", keyword=WITHOUT_TEXT)

@@ -37,6 +37,7 @@ _FILLED: Edit = (
 )
 
 # What is wrong -> the edits, and the families that are told: these, once each, and no other.
+UNFILLED_BUFFER = "a buffer that no load fills"
 WRONG: dict[str, tuple[tuple[Edit, ...], list[str]]] = {
     "random": ((_returns(f"hidden_states + 0.001 * {_NOISE}"),), ["code"]),
     "seldom random": ((_louder_if("hidden_states.new_empty(()).uniform_() < 0.1"),), ["code"]),
@@ -71,7 +72,7 @@ WRONG: dict[str, tuple[tuple[Edit, ...], list[str]]] = {
         ((_FILL, f"{_FILL}            hidden_states = hidden_states * 2\n"),),
         ["residual"],
     ),
-    "a buffer that no load fills": (_BUFFER, ["buffers"]),
+    UNFILLED_BUFFER: (_BUFFER, ["buffers"]),
 }
 RIGHT: dict[str, tuple[Edit, ...]] = {
     "random in training": (_returns(f"hidden_states + self.training * {_NOISE}"),),
