@@ -1,7 +1,7 @@
 """What the experiments of the post-mortem share: what is asked, who answers and who judges, and the record of it.
 
 The record, `fixtures/post_mortem.json`, holds what each case said on each version of transformers it was written on;
-the tables of `docs/garbled-output.md` are made from it. Whoever sets PRUNECHECK_WRITE_POST_MORTEM=1 and runs
+the tables of `docs/garbled-output.md` are made from it. Whoever sets PRUNECHECK_REWRITE=1 and runs
 `tests/harness/test_post_mortem.py` writes the answers of the version at hand into both.
 """
 
@@ -31,7 +31,7 @@ from pruning import PrunePlan, prune_checkpoint
 ROOT = Path(__file__).parents[2]
 RECORD = ROOT / "fixtures" / "post_mortem.json"
 PAGE = ROOT / "docs" / "garbled-output.md"
-WRITING = bool(os.environ.get("PRUNECHECK_WRITE_POST_MORTEM"))
+WRITING = bool(os.environ.get("PRUNECHECK_REWRITE"))
 
 PROMPT = bundled_prompts()[0]
 PLAN = bundled_plan()

@@ -273,5 +273,5 @@ def test_lost_end_token_runs_on(record: Record, as_it_is: Setup) -> None:
 def test_page_is_what_the_record_says() -> None:
     """The page's tables are the record's, and show every case of it, on the oldest and the newest transformers."""
     record, page = Record(), PAGE.read_text(encoding="utf-8")
-    assert record.fill_in(page) == page, f"write it with PRUNECHECK_WRITE_POST_MORTEM=1: {RECORD} says otherwise"
+    assert record.fill_in(page) == page, f"write it with PRUNECHECK_REWRITE=1: {RECORD} says otherwise"
     assert sorted(tabled_cases(page)) == sorted(record.answers)
