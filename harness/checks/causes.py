@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from harness.checkpoint_code import stale_code
-from harness.measurements import unwrapped
+from harness.measurements import has_adapter, unwrapped
 from harness.reporting.report import FoundFault
 from harness.session import Session
 from harness.stored import HEAD
@@ -86,6 +86,13 @@ def resident_wrong(session: Session, wrong: dict[str, str], compared: int, *evid
     seen = (f"{compared} parameters were compared", *evidence)
     if (overflow := float16(session, *evidence)) is not None:
         return overflow
+    if has_adapter(session.model):
+        return fault(
+            "adapter", "adapter-changed-the-model",
+            f"{len(wrong)} parameter(s) beside those of an adapter are not what is stored: {first} {wrong[first]}",
+            *seen, "an adapter is attached, or was merged into the model",
+            remedy="Judge the model before it is adapted; unmerge the adapter, and train no bias of the model.",
+        )  # fmt: skip
     if set(wrong) == {HEAD}:
         return fault(
             "tied-head", "head-not-tied", f"{HEAD} {wrong[HEAD]}", *evidence,

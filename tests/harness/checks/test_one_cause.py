@@ -86,6 +86,12 @@ def _adapt(name: str, **options: Any) -> Callable[[Any], Any]:
     return attach
 
 
+def _merged(model: Any) -> Any:
+    adapted = _adapt("LoraConfig", r=2)(model)
+    adapted.merge_adapter()
+    return adapted
+
+
 LOADED = {
     "mask ignored": (_ignore_the_mask, ["padding"]),
     "mask of steps ignored": (_ignore_the_mask_of_steps, ["padding"]),
@@ -94,6 +100,7 @@ LOADED = {
     "IA3": (_adapt("IA3Config", feedforward_modules=[]), ["adapter"]),
     "LoHa": (_adapt("LoHaConfig", r=2), ["adapter"]),
     "VeRA": (_adapt("VeraConfig", r=2), ["adapter"]),
+    "an adapter that was merged": (_merged, ["adapter"]),
     "a copied head": (_adapt("LoraConfig", r=2, modules_to_save=["embed_tokens"]), ["adapter"]),
 }
 
