@@ -38,7 +38,7 @@ from tests.harness.post_mortem import (
 )
 from tests.harness.twins import behind_an_empty_layer, loud
 
-pytestmark = pytest.mark.real_checkpoint
+pytestmark = [pytest.mark.real_checkpoint, pytest.mark.outermost]
 
 RIGHT = "The capital of France is Paris."
 FAR = 0.05  # a drift that nobody would call noise: of the demo's plan itself, it is 0.1

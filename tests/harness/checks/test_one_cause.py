@@ -16,6 +16,8 @@ from harness.quiet import quiet_libraries
 from tests.harness.checks.cases import WITHOUT_TEXT, Case, judge, judge_model, record, told
 from tests.harness.checks.wrong_code import RIGHT, UNFILLED_BUFFER, WRONG
 
+pytestmark = pytest.mark.outermost
+
 
 @pytest.mark.parametrize("what", WRONG)
 def test_wrong_code_is_told_once(what: str, case: Callable[[str], Case], tmp_path: Path) -> None:

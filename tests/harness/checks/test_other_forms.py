@@ -30,6 +30,8 @@ from harness.judge import check_model
 from pruning import load_pruned
 from tests.harness.checks.cases import Case, judge, told
 
+pytestmark = pytest.mark.outermost
+
 Plant = Callable[[Path, Path], None]
 
 

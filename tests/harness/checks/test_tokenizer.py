@@ -17,6 +17,8 @@ from harness.stock import stock_config_object
 from pruning import PrunePlan, load_pruned, prune_checkpoint
 from tests.harness.checks.cases import Case, judge, judge_model, record, told
 
+pytestmark = pytest.mark.outermost
+
 TOKENIZER = "stored.tokenizer"
 # huggingface.co/Qwen/Qwen3-0.6B, tokenizer.json
 QWEN_WORDS = (
