@@ -3,7 +3,7 @@
 | place | what it adds | float32, bfloat16 | 8-bit, 4-bit |
 |---|---|---|---|
 | plain | no device map | yes | yes |
-| auto | accelerate's hooks; every GPU there is, else the CPU | yes | where there is a GPU |
+| auto | accelerate's hooks; every GPU there is, else the CPU | yes | yes |
 | disk-beside | the layers next to pruned ones on the disk | yes | refused by transformers |
 | disk-inside | the parts of pruned layers apart, on the CPU and on the disk | yes | refused by transformers |
 | disk-all | every layer on the disk; tried where nothing else fits into memory | yes | refused by transformers |
@@ -67,8 +67,6 @@ class LoadingMode:
         if self.is_quantised and self.is_offloaded:
             return "bitsandbytes does not quantise what lies on the disk"
         gpus = torch.cuda.device_count()
-        if self.is_quantised and self.place == "auto" and gpus == 0:
-            return "without a GPU transformers places no quantised weights by a device map"
         if self.place in ("gpu", "gpus") and gpus < (wanted := 1 if self.place == "gpu" else 2):
             return f"this machine has {gpus} GPU(s), and it needs {wanted}"
         return None

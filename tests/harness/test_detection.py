@@ -67,12 +67,11 @@ def test_sound_variant_is_sound(variant_id: str, case: Callable[[str], Case], tm
 
 
 def test_page_shows_what_is_kept() -> None:
-    """docs/faults.md has the tables of what the tests saw, of every fault that can be shown here."""
+    """docs/faults.md has the tables of what the tests saw, of every fault that the newest transformers can show."""
     content = detection.kept_content()
     assert detection.shown() == detection.tables(content)
-    assert [
-        name for name, each in {**FAULTS, **SOUND_VARIANTS}.items() if not each.needs() and name not in content
-    ] == []
+    shown_here = [name for name, each in {**FAULTS, **SOUND_VARIANTS}.items() if not each.needs()]
+    assert not NEWEST or set(shown_here) <= content.keys()
 
 
 @settings(max_examples=max(1, settings().max_examples // 20))

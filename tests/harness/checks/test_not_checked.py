@@ -9,6 +9,9 @@ import pytest
 from harness.errors import CannotRun
 from harness.faults import foreign_checkpoint
 from harness.faults.checkpoint_files import copy_checkpoint
+from harness.loading_modes import LoadingMode
+from harness.quiet import quiet_libraries
+from harness.references import load_stock
 from harness.reporting.report import Report
 from tests.harness.checks.cases import Case, judge, record, write_tokenizer
 from tests.harness.checks.planted import layer_2_is_louder
@@ -66,6 +69,18 @@ def test_mode_that_cannot_be(case: Callable[[str], Case]) -> None:
     """A mode that no machine has is one record, which says why."""
     report = judge(case("tied"), device_map=("disk-beside",), dtype=(), quantisation=("8bit",), keyword="disk-beside")
     assert reason(report) == "bitsandbytes does not quantise what lies on the disk"
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
+@pytest.mark.parametrize("place", ["disk-beside", "disk-inside", "disk-all"])
+@pytest.mark.parametrize("precision", ["8bit", "4bit"])
+def test_mode_that_cannot_be_is_refused(
+    precision: str, place: str, case: Callable[[str], Case], tmp_path: Path
+) -> None:
+    """What is left out as impossible is refused by transformers itself, for the stock model, too."""
+    arguments = LoadingMode(place, precision).arguments(3, case("tied").plan, tmp_path)
+    with quiet_libraries(), pytest.raises(ValueError, match="dispatched on the CPU or the disk"):
+        load_stock(case("tied").base, **arguments)
 
 
 def test_mode_that_is_missing_here(case: Callable[[str], Case], monkeypatch: pytest.MonkeyPatch) -> None:
