@@ -74,9 +74,7 @@ def test_mode_that_cannot_be(case: Callable[[str], Case]) -> None:
 @pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
 @pytest.mark.parametrize("place", ["disk-beside", "disk-inside", "disk-all"])
 @pytest.mark.parametrize("precision", ["8bit", "4bit"])
-def test_mode_that_cannot_be_is_refused(
-    precision: str, place: str, case: Callable[[str], Case], tmp_path: Path
-) -> None:
+def test_impossible_mode_is_refused(precision: str, place: str, case: Callable[[str], Case], tmp_path: Path) -> None:
     """What is left out as impossible is refused by transformers itself, for the stock model, too."""
     arguments = LoadingMode(place, precision).arguments(3, case("tied").plan, tmp_path)
     with quiet_libraries(), pytest.raises(ValueError, match="dispatched on the CPU or the disk"):
