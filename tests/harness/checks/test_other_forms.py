@@ -202,11 +202,26 @@ def own_norms(checkpoint: Path, destination: Path) -> None:
     edit_file(destination / FOREIGN_FILE, ((begin, _OWN_NORM.lstrip("\n") + begin), (_SKIPS, replaced + _SKIPS)))
 
 
-@pytest.mark.parametrize("plant", [reexported, own_norms])
+_DELETED = """\
+        if self.skip_attention:
+            del self.self_attn
+        if self.skip_mlp:
+            del self.mlp
+"""
+_NONE_IN_PLACE = edit_foreign(
+    (
+        _DELETED,
+        _DELETED.replace("del self.self_attn", "self.self_attn = None").replace("del self.mlp", "self.mlp = None"),
+    )
+)
+_CALLED_BY_ITS_FORWARD = edit_foreign(("self.mlp(self.post", "self.mlp.forward(self.post"))
+
+
+@pytest.mark.parametrize("plant", [reexported, own_norms, _NONE_IN_PLACE, _CALLED_BY_ITS_FORWARD])
 def test_sound_code(plant: Plant, case: Callable[[str], Case], tmp_path: Path) -> None:
     """A class that is imported from elsewhere, or computes the same by other code, is sound in every precision."""
     plant(case("untied").sound, tmp_path / "sound")
-    options = {"dtype": ("float32", "bfloat16"), "keyword": "stored or load or resident or called or logits"}
+    options = {"dtype": ("float32", "bfloat16"), "keyword": "stored or load or resident or called or poison or logits"}
     report = judge(case("untied"), tmp_path / "sound", **options)
     assert report.verdict == "sound", told(report)
 
