@@ -31,6 +31,7 @@ from .candidate import candidate_runs
 from .check import FaultFound, NotChecked, Numbers
 from .explain_cache import Observe, cache_differs
 from .logits import operation_of
+from .repetition import compares_passes
 
 KINDS: Final = ("dynamic", "static", "none")
 _NEW_TOKENS: Final = 4
@@ -93,6 +94,7 @@ _OPTIONS: Final[dict[str, dict[str, Any]]] = {
 USES: Final = (*_PIECEWISE, "beam")
 
 
+@compares_passes
 def cache(session: Session, kind: str, use: str) -> Numbers:
     """Through this kind of cache, used in this way, the logits are the reference's."""
     if kind == "none" and use not in _GENERATED:

@@ -32,7 +32,6 @@ from harness.session import Session
 
 from .causes import another_class, buffers_wrong, float16, is_stock, resident_wrong, stock_class
 from .check import NotChecked, fault, listed
-from .repetition import not_repeatable
 
 FIRST_LAYER = "the first layer whose output leaves the reference is"
 _FROM_THE_CODE = "Correct the modeling code, or use the modeling files that prunecheck writes."
@@ -41,7 +40,6 @@ _FROM_THE_CODE = "Correct the modeling code, or use the modeling files that prun
 def logits_differ(session: Session, batch: TokenBatch, seen: str) -> FoundFault:
     """Explain why uncached logits are not the reference's; `seen` is the comparison's own words."""
     for explain in (
-        _by_repetition,
         _by_class,
         _by_adapter,
         _by_precision,
@@ -70,10 +68,6 @@ def _where(session: Session, batch: TokenBatch) -> list[str]:
     if diverging is None:
         return ["every decoder layer agrees with the reference: what follows them does not"]
     return [f"{FIRST_LAYER} {diverging[0]}, by {diverging[1]:.3g} of its largest value"]
-
-
-def _by_repetition(session: Session, batch: TokenBatch, seen: str) -> FoundFault | None:
-    return not_repeatable(session, passes=32)
 
 
 def _by_class(session: Session, batch: TokenBatch, seen: str) -> FoundFault | None:

@@ -14,12 +14,14 @@ from harness.tolerances import assert_logits_close, tolerance
 from .candidate import candidate_logits
 from .check import FaultFound, NotChecked, Numbers
 from .explain import logits_differ
+from .repetition import compares_passes
 
 _STOCK_KERNELS: Final = ("transformers.models.", "torch.nn.", "bitsandbytes.", "peft.")
 # Its absence does not keep a wrong forward pass from being found: the stock modules run on the kept tensors.
 _WITHOUT_BASE = "without --base there are no logits of the unpruned model's weights to compare with"
 
 
+@compares_passes
 def identity(session: Session, kind: str) -> Numbers:
     """On this kind of batch the logits are those of the base without the pruned sub-layers, equally loaded."""
     batch = BATCHES[kind](session)
@@ -32,6 +34,7 @@ def identity(session: Session, kind: str) -> Numbers:
     return numbers
 
 
+@compares_passes
 def zero_weights(session: Session) -> Numbers:
     """The logits are those of the base whose pruned sub-layers add zeros, equally loaded."""
     if not session.has_base:

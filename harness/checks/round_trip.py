@@ -20,11 +20,13 @@ from pruning.plan import SUBLAYERS
 
 from .candidate import candidate_logits, candidate_runs
 from .check import FaultFound, NotChecked, Numbers, fault, listed
+from .repetition import compares_passes
 from .stored_values import as_bytes
 
 _REMEDY = "Let save_pretrained write what state_dict() gives, for a model that holds kept parameters only."
 
 
+@compares_passes
 def round_trip(session: Session) -> Numbers:
     """`save_pretrained` writes the same keys and values, and what it wrote loads and computes the same logits."""
     subject, saved = session.subject, session.scratch / "saved"

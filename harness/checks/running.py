@@ -19,7 +19,7 @@ from harness.tolerances import assert_logits_close
 
 from .candidate import candidate_logits, candidate_runs
 from .check import FaultFound, NotChecked, Numbers, fault, listed
-from .repetition import not_repeatable, repeats
+from .repetition import compares_passes, not_repeatable
 
 MATTERS_CACHED: Final = "pruned-modules-matter-cached"
 _SUBLAYER_OF: Final = {norm: sublayer for sublayer, norm in NORM_OF.items()}
@@ -28,7 +28,7 @@ _SUBLAYER_OF: Final = {norm: sublayer for sublayer, norm in NORM_OF.items()}
 def repeatable(session: Session) -> Numbers:
     """The same tokens give the same logits, at once and after others were computed."""
     try:
-        found = not_repeatable(session, 2 if session.mode.is_quantised else 6)  # quantised ones are slow on a CPU
+        found = not_repeatable(session)
     except Exception as error:  # whatever a checkpoint's code raises
         raise NotChecked(f"a forward pass raises {type(error).__name__}, which the next checks tell") from None
     if found is not None:
@@ -36,6 +36,7 @@ def repeatable(session: Session) -> Numbers:
     return None
 
 
+@compares_passes
 def called_parts(session: Session) -> Numbers:
     """A forward pass calls every kept sub-layer with its norm, and no pruned one."""
     expected_layers = int(session.subject.config["num_hidden_layers"])
@@ -71,6 +72,7 @@ def called_parts(session: Session) -> Numbers:
     return {"called": len(called), "pruned": len(pruned)}
 
 
+@compares_passes
 def poison(session: Session) -> Numbers:
     """With NaN in everything that belongs to a pruned sub-layer, no logit changes."""
     pruned = pruned_parts(session)
@@ -99,13 +101,8 @@ def poison(session: Session) -> Numbers:
         return {"poisoned": 0}  # hollow modules hold nothing: there is no memory that could matter
     how = f"{count} tensors were poisoned, of {_names(pruned)}"
     if changed := _changed(session, before, after):
-        if not repeats(session, uncached_logits(session.model, batch), before):
-            raise NotChecked("the same tokens give other logits each time, whatever is poisoned")
         raise FaultFound(_matters_fault("pruned-modules-matter", "", changed, how))
     if before_cached is not None and (changed := _changed(session, before_cached, after_cached)):
-        again = _stepwise(session, batch)
-        if again is None or not repeats(session, again, before_cached):
-            raise NotChecked("the same tokens give other logits each time, whatever is poisoned")
         raise FaultFound(_matters_fault(MATTERS_CACHED, " of steps through a cache", changed, how))
     return {"poisoned": count}
 
@@ -129,6 +126,7 @@ def _matters_fault(name: str, where: str, changed: str, how: str) -> FoundFault:
     )  # fmt: skip
 
 
+@compares_passes
 def two_loads(session: Session) -> Numbers:
     """A second load gives the same logits, bit for bit."""
     batch = BATCHES["random"](session)
@@ -141,8 +139,6 @@ def two_loads(session: Session) -> Numbers:
             second, first, dtype=session.mode.precision, operation="reference", context="the second load of two"
         )
     except AssertionError as error:
-        if (found := not_repeatable(session)) is not None:
-            raise FaultFound(found) from None
         raise FaultFound(
             fault(
                 "keys", "loads-disagree", "two loads of the checkpoint compute different logits", str(error),

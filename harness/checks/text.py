@@ -25,6 +25,7 @@ from .explain import logits_differ
 from .explain_cache import text_differs
 from .generation_settings import settings_told_otherwise
 from .logits import operation_of
+from .repetition import compares_passes
 
 Prompts = Sequence[str | list[int]]
 
@@ -32,6 +33,7 @@ _NEW_TOKENS: Final = 16
 _TEMPERATURES: Final = {"greedy": 0.0, "sampled": 0.8}
 
 
+@compares_passes
 def text(session: Session, how: str) -> Numbers:
     """Continuations of prompts, greedy or sampled, are not garbled; a plan that ruins the model is a finding."""
     prompts, tokenizer = _prompts(session)
