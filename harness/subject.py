@@ -17,7 +17,7 @@ from pruning.state_dict import sublayer_of
 
 from .checkpoint_code import CheckpointCode, read_code
 from .errors import CannotRun
-from .stock import stock_config, stock_shapes
+from .stock import stock_config, stock_config_object, stock_shapes
 from .stored import StoredCheckpoint, read_stored
 
 MANIFEST_FILE = "pruning.json"
@@ -68,10 +68,31 @@ class Subject:
         return "config.json cannot be read, and there is no --base whose config says what it was"
 
     @cached_property
+    def unpruned_config(self) -> Mapping[str, Any] | None:
+        """The unpruned model's config.json: the base's, or else what the manifest says that it was; None if neither."""
+        if self.base is not None:
+            return self.base.config
+        noted = self._noted_of_the_source("config")
+        try:
+            stock_config_object(stock_config(noted))
+        except ValueError:  # nothing is noted, or it is no such config
+            return None
+        return noted
+
+    @cached_property
+    def noted_files(self) -> Mapping[str, Any]:
+        """Name -> sha256 of the unpruned model's tokenizer and the like, as the manifest has them; empty without."""
+        return self._noted_of_the_source("files")
+
+    def _noted_of_the_source(self, name: str) -> Mapping[str, Any]:
+        source = (self.manifest or {}).get("source")
+        noted = source.get(name) if isinstance(source, Mapping) else None
+        return noted if isinstance(noted, Mapping) else {}
+
+    @cached_property
     def config(self) -> dict[str, Any]:
-        """The stock config of the unpruned model: the base's, or else what the checkpoint's own amounts to."""
-        source = self.base if self.base is not None else self.stored
-        return stock_config(source.config or {})
+        """The stock config of the unpruned model, or else what the checkpoint's own amounts to."""
+        return stock_config(self.unpruned_config or self.stored.config or {})
 
     @cached_property
     def unpruned_keys(self) -> dict[str, tuple[int, ...]]:

@@ -1,9 +1,9 @@
 """From a checkpoint and a plan to a pruned checkpoint: decide everything, then stream byte ranges."""
 
 import errno
+import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,13 +12,15 @@ from typing import Any
 from .audit import require_manifest
 from .byte_copy import Progress, write_shard
 from .errors import CheckpointError, DestinationError
-from .manifest import code_checksums, kept_entries, manifest_lines, pruned_entries, source_identity
+from .manifest import checksums, kept_entries, manifest_lines, pruned_entries, source_identity
 from .plan import PrunePlan
 from .remote.per_layer_skip import MANIFEST_FILE
 from .shards import INDEX_FILE, Shard, Tensor, shard_names
 from .source import CONFIG_FILE, Source, find_checkpoint, read_source, require_prunable
 from .staging import staged_directory, sync_directory
 from .state_dict import is_pruned
+
+_PART = 2**20  # bytes
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def prune_checkpoint(
 
     try:
         with staged_directory(target, overwrite=overwrite, sync=sync) as staging:
-            checksums = [
+            digests = [
                 write_shard(
                     staging / shard.name,
                     shard.source,
@@ -93,7 +95,7 @@ def prune_checkpoint(
                 )
                 for shard in shards
             ]
-            _write_small_files(staging, read, whole_plan, shards, checksums, dropped, sync)
+            _write_small_files(staging, read, whole_plan, shards, digests, dropped, sync)
     except OSError as error:
         raise DestinationError(_cannot_write(target, shards, error)) from None
     return PruneResult(
@@ -145,7 +147,7 @@ def _write_small_files(
     source: Source,
     plan: PrunePlan,
     shards: Sequence[_NewShard],
-    checksums: Sequence[Sequence[str | None]],
+    digests: Sequence[Sequence[str | None]],
     dropped: Sequence[Tensor],
     sync: bool,
 ) -> None:
@@ -154,14 +156,13 @@ def _write_small_files(
     code = source.family.code_files()
     for name, content in code.items():
         _write(staging / name, [content.decode()], sync)
-    for name in source.companions:
-        _copy_companion(source.root / name, staging / name, sync)
+    files = {name: _copy_companion(source.root / name, staging / name, sync) for name in source.companions}
     before = source.manifest
     manifest = manifest_lines(
-        source=before.source if before else _source_of(source),
+        source=before.source if before else _source_of(source, files),
         plan=plan,
-        code=code_checksums(code),
-        kept=kept_entries(_with_checksums(source, shards, checksums)),
+        code=checksums(code),
+        kept=kept_entries(_with_checksums(source, shards, digests)),
         pruned=pruned_entries(dropped, before.pruned if before else {}),
     )
     _write(staging / MANIFEST_FILE, manifest, sync)
@@ -169,23 +170,23 @@ def _write_small_files(
     _write(staging / CONFIG_FILE, [_pruned_config(source, plan)], sync)
 
 
-def _source_of(source: Source) -> dict[str, Any]:
-    identity = source_identity(source.root)
+def _source_of(source: Source, files: dict[str, str]) -> dict[str, Any]:
+    identity = source_identity(source.root) | {"config": source.config, "files": files}
     if not source.plan.is_empty:  # pruned already, and nothing says from what
         identity["plan"] = source.plan.to_dict()
     return identity
 
 
 def _with_checksums(
-    source: Source, shards: Sequence[_NewShard], checksums: Sequence[Sequence[str | None]]
+    source: Source, shards: Sequence[_NewShard], digests: Sequence[Sequence[str | None]]
 ) -> Iterator[tuple[Tensor, str | None]]:
     """Yield each tensor that was written with the checksum of its bytes.
 
     Raises CheckpointError if the bytes of a pruned source are not those of its own manifest.
     """
     described = source.manifest.kept if source.manifest else {}
-    for shard, shard_checksums in zip(shards, checksums, strict=True):
-        for tensor, found in zip(shard.tensors, shard_checksums, strict=True):
+    for shard, shard_digests in zip(shards, digests, strict=True):
+        for tensor, found in zip(shard.tensors, shard_digests, strict=True):
             expected = described.get(tensor.name, {}).get("sha256")
             if None not in (expected, found) and expected != found:
                 raise CheckpointError(
@@ -224,19 +225,24 @@ def _pruned_config(source: Source, plan: PrunePlan) -> str:
     return json.dumps(dict(sorted(config.items())), indent=2) + "\n"
 
 
-def _copy_companion(source: Path, destination: Path, sync: bool) -> None:
+def _copy_companion(source: Path, destination: Path, sync: bool) -> str:
+    """Copy a file; returns the sha256 of its bytes."""
     destination.parent.mkdir(exist_ok=True)
     try:
         reader = source.open("rb")
     except OSError as error:
         raise CheckpointError(f"{source} cannot be read: {error.strerror}") from None
+    digest = hashlib.sha256()
     with reader, destination.open("xb") as writer:
-        shutil.copyfileobj(reader, writer)
+        while part := reader.read(_PART):
+            digest.update(part)
+            writer.write(part)
         writer.flush()
         if sync:
             os.fsync(writer.fileno())
     if sync:
         sync_directory(destination.parent)
+    return digest.hexdigest()
 
 
 def _write(path: Path, lines: Iterator[str] | Sequence[str], sync: bool) -> None:

@@ -27,10 +27,10 @@ _HUB_SNAPSHOT = re.compile(r".*/models--([^/]+)/snapshots/([0-9a-f]{40})")
 class Manifest:
     """The content of `pruning.json`.
 
-    `source` names the first unpruned checkpoint (`name`, and `revision` if it came from a hub; also `plan` if it
-    was pruned already and had no manifest). `code` maps Python files to their sha256. `kept` maps each stored
-    tensor to its `dtype`, `shape` and, unless left out, `sha256`; `pruned` maps each pruned one to `dtype`,
-    `shape` and `bytes`.
+    `source` describes the first unpruned checkpoint: its `name`, and `revision` if it came from a hub; its `config`, as
+    it was; the sha256 of its other `files` that came along; also `plan` if it was pruned already and had no manifest.
+    `code` maps Python files to their sha256. `kept` maps each stored tensor to its `dtype`, `shape` and,
+    unless left out, `sha256`; `pruned` maps each pruned one to `dtype`, `shape` and `bytes`.
     """
 
     source: Mapping[str, Any]
@@ -119,6 +119,6 @@ def pruned_entries(tensors: Iterable[Tensor], before: Mapping[str, Mapping[str, 
             yield name, {"dtype": tensor.dtype, "shape": tensor.shape, "bytes": tensor.size}
 
 
-def code_checksums(files: Mapping[str, bytes]) -> dict[str, str]:
+def checksums(files: Mapping[str, bytes]) -> dict[str, str]:
     """Return the sha256, in hex, of each file."""
     return {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}

@@ -113,8 +113,8 @@ def _layer_faults(subject: Subject, own: Mapping[str, Any]) -> list[FoundFault]:
     faults = []
     stored_layers = {sublayer[1] for key in subject.stored.tensors if (sublayer := sublayer_of(key)) is not None}
     expected = None
-    if subject.base is not None and subject.base.config is not None:
-        expected = subject.base.config.get("num_hidden_layers")
+    if subject.unpruned_config is not None:
+        expected = subject.unpruned_config.get("num_hidden_layers")
     elif subject.manifest is not None:
         names = [*subject.manifest["kept"], *(subject.manifest.get("pruned") or {})]
         layers = {sublayer[1] for key in names if (sublayer := sublayer_of(key)) is not None}
@@ -162,18 +162,19 @@ def _rope_conflict(own: Mapping[str, Any]) -> list[FoundFault]:
 
 
 def _differences(subject: Subject, own: Mapping[str, Any]) -> list[FoundFault]:
-    """Return a fault for what is computed otherwise than by the base's config: compared as transformers reads both."""
-    if subject.base is None:
+    """Return a fault for what is computed otherwise than by the unpruned config, as transformers reads both."""
+    if subject.unpruned_config is None:
         return []
     try:
         names = differing_entries(own, subject.config)
     except ValueError as error:
         return [fault("config", "config-refused", str(error), remedy="Restore config.json from the base.")]
+    whose = "the base's" if subject.base is not None else f"the base's, which {MANIFEST_FILE} has"
     faults = []
     if "tie_word_embeddings" in names:
-        faults.append(_difference("tied-head", {"tie_word_embeddings": names.pop("tie_word_embeddings")}))
+        faults.append(_difference("tied-head", whose, {"tie_word_embeddings": names.pop("tie_word_embeddings")}))
     if names:
-        faults.append(_difference("config", names))
+        faults.append(_difference("config", whose, names))
     return faults
 
 
@@ -204,21 +205,22 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _difference(family: str, values: Mapping[str, tuple[Any, Any]]) -> FoundFault:
+def _difference(family: str, whose: str, values: Mapping[str, tuple[Any, Any]]) -> FoundFault:
     names = list(values)
     return fault(
         family, f"{names[0].replace('_', '-')}-differs",
-        f"config.json computes something else than the base's: {', '.join(names)}",
+        f"config.json computes something else than {whose}: {', '.join(names)}",
         *(f"{name}={got!r}, but should be {should!r}" for name, (got, should) in values.items()),
         remedy=f"Set {listed(names)} in config.json as the base has it.",
     )  # fmt: skip
 
 
 def _dtype_faults(subject: Subject, own: Mapping[str, Any]) -> list[FoundFault]:
-    if subject.base is None or subject.base.config is None:
+    if subject.unpruned_config is None:
         return []
     got = next((own[name] for name in _DTYPE_NAMES if own.get(name) is not None), None)
-    should = next((subject.base.config[name] for name in _DTYPE_NAMES if subject.base.config.get(name)), None)
+    unpruned = subject.unpruned_config
+    should = next((unpruned[name] for name in _DTYPE_NAMES if unpruned.get(name)), None)
     if got == should or should is None:
         return []
     stored = sorted({_STORED_DTYPE.get(tensor.dtype, tensor.dtype) for tensor in subject.stored.tensors.values()})
@@ -236,7 +238,7 @@ def _dtype_faults(subject: Subject, own: Mapping[str, Any]) -> list[FoundFault]:
 
 def _quantisation_faults(subject: Subject, own: Mapping[str, Any]) -> list[FoundFault]:
     quantised = own.get("quantization_config")
-    base_quantised = subject.base is not None and (subject.base.config or {}).get("quantization_config")
+    base_quantised = (subject.unpruned_config or {}).get("quantization_config")
     if quantised is None or base_quantised:
         return []
     return [

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import hashlib
+from pathlib import Path, PurePath
 from typing import Final
 
 from harness.reporting.report import FoundFault
 from harness.session import has_tokenizer
-from harness.subject import Subject
+from harness.subject import MANIFEST_FILE, Subject
 
-from .check import FaultFound, NotChecked, Numbers, fault
+from .check import FaultFound, NotChecked, Numbers, fault, listed
 from .generation_settings import GENERATION_FILE, generation_fault
 from .tokenizer_behaviour import compare_tokenizers
 from .tokenizer_reading import read_json
@@ -27,7 +28,7 @@ def tokenizer_files(subject: Subject) -> Numbers:
     if subject.is_state_dict_only:
         raise NotChecked("a state dict without config.json has no tokenizer either")
     if subject.base is None:
-        raise NotChecked("without --base there is nothing to compare the tokenizer's files with")
+        return _as_noted(subject)
     base = subject.base.root
     faults = [found for found in (generation_fault(subject), _tokenizer_fault(subject, base)) if found is not None]
     if faults:
@@ -36,6 +37,34 @@ def tokenizer_files(subject: Subject) -> Numbers:
     if not there:
         raise NotChecked("the base has no tokenizer and no generation config")
     return {"files": len(there)}
+
+
+def _as_noted(subject: Subject) -> Numbers:
+    """Compare with the manifest's checksums: those that differ may do the same, which only the base can show."""
+    if not subject.noted_files:
+        raise NotChecked("without --base there is nothing to compare the tokenizer's files with")
+    if other := files_otherwise_than_noted(subject):
+        raise NotChecked(f"{listed(other)}: not what {MANIFEST_FILE} has; whether it does the same is seen with --base")
+    return {"files": len(subject.noted_files)}
+
+
+def files_otherwise_than_noted(subject: Subject) -> list[str]:
+    """Return the files of tokenizer and generation that are not those of the manifest, or not in it, or not there."""
+    noted = {name for name in subject.noted_files if _counts(name)}
+    there = [*_names(subject.root), *([GENERATION_FILE] if (subject.root / GENERATION_FILE).is_file() else [])]
+    return [
+        name
+        for name in sorted({*noted, *there})
+        if name not in there or _sha256(subject.root / name) != subject.noted_files.get(name)
+    ]
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _counts(name: str) -> bool:
+    return name in (*_FILES, GENERATION_FILE) or PurePath(name).match(_MORE_TEMPLATES)
 
 
 def _tokenizer_fault(subject: Subject, base: Path) -> FoundFault | None:

@@ -229,15 +229,21 @@ def test_everything_pruned(tmp_path, shards):
 
 
 def test_the_manifest(tmp_path):
-    """The manifest names source, plan, tool and code, each kept tensor with its checksum, each pruned one's size."""
+    """The manifest describes source, plan, tool, code, each kept tensor with its checksum, each pruned one's size."""
     source = write_checkpoint(tmp_path / "source", layers=1, dtype="F32")
+    (source / "tokenizer.json").write_text("{}")
+    described = {
+        "name": "source",
+        "config": json.loads((source / "config.json").read_text()),
+        "files": {"tokenizer.json": hashlib.sha256(b"{}").hexdigest()},
+    }
     prune_checkpoint(source, tmp_path / "out", PrunePlan(mlp=(0,)))
     tensors = read_tensors(source)
     pruned = [f"model.layers.0.mlp.{name}_proj.weight" for name in ("down", "gate", "up")]
     assert json.loads((tmp_path / "out" / "pruning.json").read_text()) == {
         "format": 1,
         "tool": {"name": "prunecheck", "version": pruning.__version__},
-        "source": {"name": "source"},
+        "source": described,
         "plan": {"self_attn": [], "mlp": [0]},
         "code": {name: hashlib.sha256((tmp_path / "out" / name).read_bytes()).hexdigest() for name in CODE_FILES},
         "kept": {
@@ -249,7 +255,7 @@ def test_the_manifest(tmp_path):
     }
     prune_checkpoint(tmp_path / "out", tmp_path / "more", PrunePlan(self_attn=(0,)), checksum=False)
     manifest = json.loads((tmp_path / "more" / "pruning.json").read_text())
-    assert manifest["source"] == {"name": "source"}
+    assert manifest["source"] == described
     assert manifest["plan"] == {"self_attn": [0], "mlp": [0]}
     assert len(manifest["pruned"]) == 9
     assert all(entry.keys() == {"dtype", "shape"} for entry in manifest["kept"].values())
@@ -261,7 +267,7 @@ def test_a_pruned_source_without_a_manifest(tmp_path):
     (tmp_path / "first" / "pruning.json").unlink()
     prune_checkpoint(tmp_path / "first", tmp_path / "second", PrunePlan(self_attn=(1,)))
     manifest = json.loads((tmp_path / "second" / "pruning.json").read_text())
-    assert manifest["source"] == {"name": "first", "plan": {"self_attn": [], "mlp": [0]}}
+    assert (manifest["source"]["name"], manifest["source"]["plan"]) == ("first", {"self_attn": [], "mlp": [0]})
     assert manifest["plan"] == {"self_attn": [1], "mlp": [0]}
 
 

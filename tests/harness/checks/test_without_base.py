@@ -1,11 +1,13 @@
 """Without the base: nothing is called sound unless a part is said to be enough, and faults are found all the same."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from harness.faults import FAULTS
+from harness.faults.checkpoint_files import edit_json
 from tests.harness.checks.cases import Case, judge, judge_mutation, record, suitable_case, told
 from tests.harness.checks.planted import layer_2_is_louder, one_bit_flipped
 
@@ -35,6 +37,9 @@ def test_a_part_is_enough(case: Callable[[str], Case]) -> None:
         "layer-0-attention-decode",
         "zero-gate",
         "layer-return-type:own",
+        "rope-theta-lost",
+        "dtype-lost",
+        "tie-flag-over-different-head",
     ],
 )
 def test_fault_is_found(fault_id: str, case: Callable[[str], Case], tmp_path: Path) -> None:
@@ -61,3 +66,30 @@ def test_changed_bit_is_found(case: Callable[[str], Case], tmp_path: Path) -> No
     report = judge(case("untied"), tmp_path / "bit", base=None, keyword="stored")
     assert record(report, "stored.manifest-bytes").outcome == "failed"
     assert report.verdict == "faulty"
+
+
+def test_files_that_the_manifest_has(case: Callable[[str], Case], tmp_path: Path) -> None:
+    """The tokenizer's files are compared with the manifest's checksums, and others are left undecided by name."""
+    report = judge(case("tied"), base=None, keyword="stored.tokenizer")
+    assert record(report, "stored.tokenizer").outcome == "passed", told(report)
+    other = tmp_path / "other"
+    shutil.copytree(case("tied").sound, other)
+    with (other / "tokenizer.json").open("a") as file:
+        file.write("\n")
+    (other / "tokenizer_config.json").unlink()
+    report = judge(case("tied"), other, base=None, keyword="stored.tokenizer")
+    skipped = record(report, "stored.tokenizer")
+    assert skipped.outcome == "skipped"
+    assert skipped.reason is not None
+    assert skipped.reason.startswith("tokenizer.json, tokenizer_config.json: not what")
+
+
+@pytest.mark.parametrize("source", [None, "text", {}, {"config": 3, "files": []}, {"config": {"hidden_size": "wide"}}])
+def test_a_manifest_that_notes_no_config(source: object, case: Callable[[str], Case], tmp_path: Path) -> None:
+    """Where the manifest does not say what the unpruned config was, nothing is compared with it."""
+    other = tmp_path / "other"
+    shutil.copytree(case("tied").sound, other)
+    edit_json(other / "pruning.json", lambda manifest: manifest.update(source=source))
+    report = judge(case("tied"), other, base=None, keyword="stored", allow_partial=True)
+    assert report.verdict == "sound", told(report)
+    assert record(report, "stored.tokenizer").outcome == "skipped"
