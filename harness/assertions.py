@@ -10,7 +10,8 @@ import torch
 
 from .errors import CannotRun
 from .forward import NEW_CACHE, TokenBatch, cached_logits, uncached_logits
-from .judge import check_checkpoint, check_model, mode_of
+from .judge import check_checkpoint, check_model
+from .loading_modes import mode_of
 from .reporting.report import Report
 from .stored_bytes import differing_tensor, stored_keys
 from .tolerances import assert_logits_close

@@ -17,8 +17,9 @@ from .reporting.report import FoundFault
 
 Found = Mapping[str, tuple[FoundFault, ...]]
 
-_UNREADABLE: Final = ("stored.keys", "stored.plan", "stored.tied-head", "stored.manifest-bytes:named-but-not-stored")
-_ANOTHER_FILE: Final = (*_UNREADABLE, "stored.base-bytes", "stored.manifest-bytes")
+_NOT_SEEN: Final = ("stored.plan", "stored.tied-head", "stored.manifest-bytes:named-but-not-stored")
+_UNREADABLE: Final = ("stored.keys:kept-keys-lost", "stored.keys:keys-renamed", *_NOT_SEEN)
+_ANOTHER_FILE: Final = ("stored.keys", *_NOT_SEEN, "stored.base-bytes", "stored.manifest-bytes")
 
 # Fault of what is stored, by its id -> checks of what is stored that fail because of it, or one fault of a check alone.
 _STORED_CONSEQUENCES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -141,8 +142,8 @@ def _is_explained(check: str, fault: FoundFault, found: Found) -> bool:
             continue
         other_mode, _, other_title = other.partition(".")
         other_name = other_title.partition(".")[0]
-        if other_name == "load" and name == "called" and each.family in ("gate", "tied-head"):
-            continue  # a parameter too many says nothing about what runs
+        if other_name == "load" and name == "called" and _says_nothing_about(fault, each):
+            continue
         if fault.family == "cache" and not _explains_the_cache(other_name, each):
             continue
         if other_name in _DEPENDS_ON.get(name, ()) and (
@@ -155,11 +156,16 @@ def _is_explained(check: str, fault: FoundFault, found: Found) -> bool:
     return False
 
 
+def _says_nothing_about(what_runs: FoundFault, loaded: FoundFault) -> bool:
+    """Whether a fault of a load leaves open what runs: a head, or a gate other than that of what is pruned and runs."""
+    return loaded.family == "tied-head" or (loaded.family == "gate" and what_runs.id != "pruned-sub-layers-run")
+
+
 def _explains_the_cache(check: str, cause: FoundFault) -> bool:
     """Whether a fault explains one of the cache, which is found by comparing the model with itself alone."""
     if check == "cache":
         return cause.family == "cache"
-    return check in ("load", "repeatable") or cause.id == MATTERS_CACHED
+    return check == "repeatable" or cause.id == MATTERS_CACHED
 
 
 def _summary(checks: list[str]) -> str:

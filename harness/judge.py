@@ -2,42 +2,24 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Collection, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
-
-import torch
 
 from pruning import PrunePlan
 
-from .checks.check import Check, FaultFound, NotChecked
+from .checks.check import Check
 from .conformance import checks, selected
 from .diagnosis import diagnose
 from .errors import CannotRun
-from .loading_modes import DTYPES, PLACES, QUANTISATIONS, LoadingMode, loading_modes
+from .hidden_faults import faults_of_the_code, faults_of_the_layers
+from .loading_modes import DTYPES, PLACES, QUANTISATIONS, LoadingMode, loading_modes, mode_of
 from .memory import available_bytes, too_large
 from .quiet import quiet_libraries
-from .repair import repaired
 from .reporting.environment import environment
-from .reporting.report import CheckRecord, Coverage, FoundFault, Outcome, Report
-from .session import Session, first_line
+from .reporting.report import Coverage, FoundFault, Report
+from .runner import Judged, Progress, run_checks
 from .subject import Subject, read_subject
-
-Progress = Callable[[int, int, str], None]
-"""Called before each check with how many are done, how many there are, and the name of the next."""
-
-
-@dataclass(frozen=True)
-class Judged:
-    """What a run of checks came to: records, the faults of each check by its name, and findings."""
-
-    records: tuple[CheckRecord, ...]
-    faults: dict[str, tuple[FoundFault, ...]] = field(default_factory=dict)
-    findings: tuple[str, ...] = ()
 
 
 def check_checkpoint(
@@ -91,6 +73,7 @@ def check_checkpoint(
             judged = run_checks(subject, chosen, memory=memory, progress=progress)
         faults = diagnose(judged.faults)
         faults += faults_of_the_code(subject, judged, {fault.family for fault in faults}, memory)
+        faults += faults_of_the_layers(subject, judged, faults, memory)
     options = {
         "device_map": list(device_map), "dtype": list(dtype), "quantisation": list(quantisation), "keyword": keyword,
         "trust_remote_code": trust_remote_code,
@@ -123,23 +106,12 @@ def check_model(
         try:
             model.eval()
             judged = run_checks(subject, chosen, model=model, progress=progress)
+            faults = diagnose(judged.faults)
+            faults += faults_of_the_layers(subject, judged, faults, model=model)
         finally:
             for module, was_training in training.items():  # parts may be frozen in evaluation mode
                 module.training = was_training
-    faults = diagnose(judged.faults)
     return _report(subject, judged, faults, allow_partial, {"model": type(model).__name__, "keyword": keyword})
-
-
-def mode_of(model: Any) -> LoadingMode:
-    """Return the mode that a model which is there was loaded in; its place is called `given`."""
-    quantisation = getattr(model.config, "quantization_config", None)
-    if quantisation is not None:
-        as_dict = quantisation if isinstance(quantisation, dict) else quantisation.to_dict()
-        return LoadingMode("given", "8bit" if as_dict.get("load_in_8bit") else "4bit")
-    # float16 rounds more finely than bfloat16, so what holds for that holds for it.
-    precision = "float32" if model.dtype in (torch.float32, torch.float64) else "bfloat16"
-    disk = "disk" in set((getattr(model, "hf_device_map", None) or {}).values())
-    return LoadingMode("disk-given" if disk else "given", precision)
 
 
 def checks_that_fit(subject: Subject, modes: list[LoadingMode], memory: int | None = None) -> list[Check]:
@@ -153,90 +125,6 @@ def checks_that_fit(subject: Subject, modes: list[LoadingMode], memory: int | No
     if plain and all(mode in large for mode in plain) and subject.says_nothing is None:
         modes = [*modes, LoadingMode("disk-all", plain[-1].precision)]
     return list(checks(modes, too_large=large))
-
-
-def run_checks(
-    subject: Subject,
-    chosen: Sequence[Check],
-    *,
-    model: Any = None,
-    memory: int | None = None,
-    progress: Progress | None = None,
-) -> Judged:
-    """Run checks one after the other, with the models of one loading mode in memory at a time."""
-    records: list[CheckRecord] = []
-    faults: dict[str, tuple[FoundFault, ...]] = {}
-    session: Session | None = None
-    with ExitStack() as stack:
-        scratch = Path(stack.enter_context(TemporaryDirectory(prefix="prunecheck-")))
-        for number, check in enumerate(chosen):
-            if progress is not None:
-                progress(number, len(chosen), check.name)
-            if check.mode is not None and (session is None or session.mode != check.mode):
-                if session is not None:
-                    session.close()
-                session = new_session(subject, check.mode, scratch, model, memory)
-            record, found = run_check(check, subject if check.mode is None else session)
-            records.append(record)
-            if found:
-                faults[check.name] = found
-        if session is not None:
-            session.close()
-    return Judged(tuple(records), faults, tuple(dict.fromkeys(subject.findings)))
-
-
-def new_session(
-    subject: Subject, mode: LoadingMode, scratch: Path, model: Any = None, memory: int | None = None
-) -> Session:
-    """Return the session of a mode, with a folder of its own; one whose models do not fit loads none."""
-    folder = scratch / mode.name
-    folder.mkdir(parents=True, exist_ok=True)
-    session = Session(subject, mode, folder, model)
-    available = available_bytes() if memory is None else memory
-    if model is None and (reason := too_large(subject, mode, available)):
-        session.refused = reason
-    return session
-
-
-def run_check(check: Check, target: Any) -> tuple[CheckRecord, tuple[FoundFault, ...]]:
-    """Run one check on a Subject or a Session; never raises what the check raises to say what it found."""
-    started = time.perf_counter()
-    found: tuple[FoundFault, ...] = ()
-    outcome: Outcome = "passed"
-    reason: str | None = None
-    numbers: dict[str, float] = {}
-    try:
-        numbers = dict(check.run(target) or {})
-    except NotChecked as error:
-        outcome, reason = "skipped", str(error)
-    except FaultFound as error:
-        outcome, reason, found, numbers = "failed", str(error), error.faults, dict(error.numbers)
-    except Exception as error:  # no error of ours, or of the code that is judged, costs the rest of the report
-        outcome, reason = "skipped", f"the check itself failed, {type(error).__name__}: {first_line(error)}"
-    return CheckRecord(check.name, outcome, reason, time.perf_counter() - started, numbers), found
-
-
-def faults_of_the_code(
-    subject: Subject, judged: Judged, told: Collection[str], memory: int | None = None
-) -> tuple[FoundFault, ...]:
-    """Return the faults that the checkpoint's own code has by itself, where faults of what is stored hide them.
-
-    `told` are the families of the faults that are told anyway.
-    """
-    stored = any(name.startswith("stored.") for name in judged.faults)
-    hidden = any(not name.startswith("stored.") for name in judged.faults)
-    if not stored or not hidden:
-        return ()
-    mode = LoadingMode("plain", "float32")
-    if too_large(subject, mode, available_bytes() if memory is None else memory):
-        return ()
-    with repaired(subject) as candidate:
-        if candidate is None:
-            return ()
-        again = run_checks(candidate, [check for check in checks([mode]) if check.mode is not None], memory=memory)
-    if any(name.endswith(".load") for name in again.faults) and f"{mode.name}.load" not in judged.faults:
-        return ()  # code that was written for what is stored, not for what the base has
-    return tuple(fault for fault in diagnose(again.faults) if fault.family not in told)
 
 
 def _report(

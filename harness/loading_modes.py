@@ -174,3 +174,15 @@ def _dealt_map(num_hidden_layers: int, gpus: int) -> dict[str, Any]:
     for name in ("model.norm", "lm_head"):
         device_map[name] = gpus - 1
     return device_map
+
+
+def mode_of(model: Any) -> LoadingMode:
+    """Return the mode that a model which is there was loaded in; its place is called `given`."""
+    quantisation = getattr(model.config, "quantization_config", None)
+    if quantisation is not None:
+        as_dict = quantisation if isinstance(quantisation, dict) else quantisation.to_dict()
+        return LoadingMode("given", "8bit" if as_dict.get("load_in_8bit") else "4bit")
+    # float16 rounds more finely than bfloat16, so what holds for that holds for it.
+    precision = "float32" if model.dtype in (torch.float32, torch.float64) else "bfloat16"
+    disk = "disk" in set((getattr(model, "hf_device_map", None) or {}).values())
+    return LoadingMode("disk-given" if disk else "given", precision)

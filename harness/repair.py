@@ -17,6 +17,7 @@ from typing import Any
 from pruning import PruningError, prune_checkpoint
 from pruning.families import FAMILIES
 
+from .checks.config import computing_entries
 from .stored import CONFIG_FILE
 from .subject import Subject, read_subject
 
@@ -26,7 +27,7 @@ def repaired(subject: Subject) -> Iterator[Subject | None]:
     """Yield the subject with its stored parts put right, in a scratch directory; None where that says nothing new.
 
     Weights, tokenizer and the config of the unpruned model come from the base, the plan is the one that was meant;
-    Python files and what the config has beyond the base's are the subject's own.
+    Python files and what the config has beyond the base's are the subject's own, unless the stock model reads it, too.
     """
     if subject.base is None or not subject.code.is_own or subject.code.released or not subject.may_run():
         yield None
@@ -52,7 +53,8 @@ def _repaired_config(subject: Subject) -> dict[str, Any]:
     base = dict((subject.base.config if subject.base is not None else None) or {})
     own = dict(subject.stored.config or {})
     own.pop("quantization_config", None)
-    config = {**{name: value for name, value in own.items() if name not in base}, **base}
+    own_words = own.keys() - base.keys() - computing_entries()  # by which the code knows its plan, say
+    config = {**{name: own[name] for name in own if name in own_words}, **base}
     config |= {name: own[name] for name in ("model_type", "architectures", "auto_map") if name in own}
     if own.get("model_type") in {family.pruned_model_type for family in FAMILIES}:
         config["per_layer_config"] = subject.plan.to_per_layer_config()

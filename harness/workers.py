@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from .checks.check import Check
-from .judge import Judged, run_checks
 from .memory import available_bytes
 from .quiet import quiet_libraries
+from .runner import Judged, run_checks
 from .subject import Subject
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from harness.checkpoint_code import stale_code
-from harness.measurements import has_adapter, unwrapped
+from harness.measurements import adapter_names, has_adapter, unwrapped
 from harness.reporting.report import FoundFault
 from harness.session import Session
 from harness.stored import HEAD
@@ -77,6 +77,20 @@ def float16_chosen(session: Session) -> FoundFault:
         "float16 ends at 65504, which hidden states of a bfloat16 model exceed: then all that follows is NaN",
         remedy="Load with dtype=torch.bfloat16, or 'auto'.",
     )  # fmt: skip
+
+
+def adapter_attached(session: Session, *evidence: str) -> FoundFault:
+    """Return the fault of an adapter that changes what is computed."""
+    names = adapter_names(session.model)
+    return fault(
+        "adapter", "adapter-attached", f"an adapter of {len(names)} parameters changes the logits", listed(names),
+        *evidence, remedy="Judge the model without its adapter; attach none to a pruned module.",
+    )  # fmt: skip
+
+
+def learns_a_prompt(session: Session) -> bool:
+    """Whether an adapter puts learned tokens before the prompt, or into the cache (peft 0.21.2, peft_model.py)."""
+    return bool(getattr(getattr(session.model, "active_peft_config", None), "is_prompt_learning", False))
 
 
 def resident_wrong(session: Session, wrong: dict[str, str], compared: int, *evidence: str) -> FoundFault:

@@ -183,9 +183,7 @@ def differing_entries(own: Mapping[str, Any], base: Mapping[str, Any]) -> dict[s
 
     Raises ValueError, in one line, if the stock config refuses a value.
     """
-    known = (
-        {*stock_config_object({}).to_dict(), *_READ_ANYWHERE} - _OF_NO_CONSEQUENCE - set(GenerationConfig().to_dict())
-    )
+    known = computing_entries()
     ours, theirs = (
         stock_config_object({name: value for name, value in config.items() if name in known | _MEANT_FOR_THE_CLASS})
         for config in (own, base)
@@ -196,6 +194,12 @@ def differing_entries(own: Mapping[str, Any], base: Mapping[str, Any]) -> dict[s
         for name in sorted(known)
         if _plain(left.get(name)) != _plain(right.get(name))
     }
+
+
+def computing_entries() -> set[str]:
+    """Return the entries of a config that change what the stock model computes."""
+    every = {*stock_config_object({}).to_dict(), *_READ_ANYWHERE}
+    return every - _OF_NO_CONSEQUENCE - set(GenerationConfig().to_dict())
 
 
 def _plain(value: Any) -> Any:

@@ -15,7 +15,6 @@ from harness.batches import BATCHES
 from harness.forward import TokenBatch, decoder_layers, part_of, uncached_logits, unpadded
 from harness.layer_by_layer import not_passed_on, without_the_mask
 from harness.measurements import (
-    adapter_names,
     adds_its_norm,
     buffer_differences,
     code_error,
@@ -27,10 +26,21 @@ from harness.measurements import (
     tied_keys_declared_otherwise,
 )
 from harness.offloaded import offloaded_differences
+from harness.patches import patched_modules, without_patches
 from harness.reporting.report import FoundFault
 from harness.session import Session
+from harness.tolerances import tolerance
 
-from .causes import another_class, buffers_wrong, float16, is_stock, resident_wrong, stock_class
+from .causes import (
+    adapter_attached,
+    another_class,
+    buffers_wrong,
+    float16,
+    is_stock,
+    learns_a_prompt,
+    resident_wrong,
+    stock_class,
+)
 from .check import NotChecked, fault, listed
 
 FIRST_LAYER = "the first layer whose output leaves the reference is"
@@ -49,6 +59,7 @@ def logits_differ(session: Session, batch: TokenBatch, seen: str) -> FoundFault:
         _by_padding,
         _by_calls,
         _by_residual,
+        _by_patches,
     ):
         try:
             found = explain(session, batch, seen)
@@ -117,13 +128,7 @@ def _by_padding(session: Session, batch: TokenBatch, seen: str) -> FoundFault | 
 
 
 def _by_adapter(session: Session, batch: TokenBatch, seen: str) -> FoundFault | None:
-    if not has_adapter(session.model):
-        return None
-    names = adapter_names(session.model)
-    return fault(
-        "adapter", "adapter-attached", f"an adapter of {len(names)} parameters changes the logits", listed(names), seen,
-        remedy="Judge the model without its adapter; attach none to a pruned module.",
-    )  # fmt: skip
+    return adapter_attached(session, seen) if has_adapter(session.model) else None
 
 
 def _by_resident(session: Session, batch: TokenBatch, seen: str) -> FoundFault | None:
@@ -175,6 +180,25 @@ def _by_residual(session: Session, batch: TokenBatch, seen: str) -> FoundFault |
     )  # fmt: skip
 
 
+def _by_patches(session: Session, batch: TokenBatch, seen: str) -> FoundFault | None:
+    """Explain a difference that is gone without the hooks, and the forwards, that modules were given after the load."""
+    names = set(patched_modules(session.model)) if session.is_given else set()
+    if not names:
+        return None
+    with session.pruned_reference() as reference:
+        expected = uncached_logits(reference, batch)
+    with without_patches(session.model):
+        difference = (uncached_logits(session.model, batch) - expected)[batch.mask.bool()].abs().max()
+    if not difference <= tolerance(session.mode.precision, "attention_implementation").relative * expected.abs().max():
+        return None
+    return fault(
+        "code", "patched-after-the-load",
+        f"{len(names)} module(s) have hooks, or a forward of their own, that change the logits: {listed(names)}",
+        "without these the logits are right", seen,
+        remedy="Judge, and use, the model without them, or correct what they compute.",
+    )  # fmt: skip
+
+
 def _by_elimination(session: Session, batch: TokenBatch, seen: str) -> FoundFault:
     evidence = [
         "class, resident parameters, buffers and the sub-layers that run are right, as far as they were seen",
@@ -214,6 +238,8 @@ def raised(session: Session, error: Exception, *, cached: bool, batch: TokenBatc
         )  # fmt: skip
     if is_stock(session.model) and not session.subject.plan.is_empty:
         return stock_class(session, *evidence)
+    if cached and learns_a_prompt(session):
+        return adapter_attached(session, *evidence)
     if cached:
         return fault(
             "cache", "cache-raises", f"a forward pass with a KV cache raises {text}", *evidence[1:],

@@ -17,6 +17,7 @@ from harness.self_agreement import (
 )
 from harness.session import Session
 
+from .causes import adapter_attached, learns_a_prompt
 from .check import fault
 from .explain import logits_differ, mask_not_handed_on
 
@@ -27,6 +28,8 @@ def cache_differs(
     session: Session, kind: str, use: str, seen: str, batch: TokenBatch, observe: Observe, operation: str
 ) -> FoundFault:
     """Explain why logits through a cache are wrong; `observe` runs the candidate on a batch, used in this way."""
+    if learns_a_prompt(session):
+        return adapter_attached(session, seen)
     observed = observe(batch)
     agrees = agrees_uncached(session, observed, kind)
     wrong = wrong_uncached(session, observed, operation)

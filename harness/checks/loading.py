@@ -70,7 +70,7 @@ def load(session: Session) -> Numbers:
     if random:
         subject.findings.append(
             f"{session.mode.name}: {len(random)} tensors of pruned sub-layers are built and filled at random; "
-            "they cost memory and never run"
+            "they cost memory, for nothing"
         )
     return {"missing": len(random)}
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from harness.checks.check import Check
-from harness.judge import new_session
+from harness.runner import new_session
 from harness.session import Session
 from harness.suite.preparing import prepared
 

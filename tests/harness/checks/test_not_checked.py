@@ -29,7 +29,6 @@ def reason(report: Report) -> str:
     ("name", "expected"),
     [
         ("stored.base-bytes", "without --base there is nothing to compare the bytes with"),
-        ("stored.tokenizer", "without --base there is nothing to compare the tokenizer's files with"),
         (
             "logits.identity.random",
             "without --base there are no logits of the unpruned model's weights to compare with",

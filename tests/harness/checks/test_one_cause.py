@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from harness.faults.code_edits import edit_foreign
 from harness.faults.loading import plant_and_load
 from harness.quiet import quiet_libraries
 from tests.harness.checks.cases import WITHOUT_TEXT, Case, judge, judge_model, record, told
-from tests.harness.checks.wrong_code import RIGHT, UNFILLED_BUFFER, WRONG
+from tests.harness.checks.wrong_code import RENAMED, RIGHT, UNFILLED_BUFFER, WRONG
 
 pytestmark = pytest.mark.outermost
 
@@ -35,6 +37,20 @@ def test_odd_code_is_sound(what: str, case: Callable[[str], Case], tmp_path: Pat
     """Code that looks like a fault, and computes what it should, is sound."""
     edit_foreign(*RIGHT[what])(case("tied").sound, tmp_path / "odd")
     report = judge(case("tied"), tmp_path / "odd", keyword=WITHOUT_TEXT)
+    assert report.verdict == "sound", told(report)
+
+
+@pytest.mark.newest
+def test_names_that_a_mapping_bridges_are_sound(
+    case: Callable[[str], Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A module of another name than in the files, which the load maps to it, is no tensor that is lost."""
+    mappings: Any = import_module("transformers.conversion_mapping")
+    for name in ("_checkpoint_conversion_mapping_cache", "USER_REGISTERED_MAPPINGS"):
+        # What the code registers is gone after the test.
+        monkeypatch.setattr(mappings, name, copy(getattr(mappings, name)))
+    edit_foreign(*RENAMED)(case("tied").sound, tmp_path / "renamed")
+    report = judge(case("tied"), tmp_path / "renamed", keyword=WITHOUT_TEXT)
     assert report.verdict == "sound", told(report)
 
 
@@ -88,6 +104,25 @@ def _adapt(name: str, **options: Any) -> Callable[[Any], Any]:
     return attach
 
 
+def _prefix(model: Any) -> Any:
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(0)
+    return peft.get_peft_model(model, peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)).eval()
+
+
+def _hook_that_adds(model: Any) -> None:
+    model.model.layers[2].mlp.register_forward_hook(lambda module, inputs, output: output + 0.1)
+
+
+def _forward_of_an_instance(model: Any) -> None:
+    norm = model.model.norm
+    norm.forward = lambda hidden_states: 1.1 * type(norm).forward(norm, hidden_states)
+
+
+def _hook_that_looks(model: Any) -> None:
+    model.model.norm.register_forward_hook(lambda module, inputs, output: None)
+
+
 def _merged(model: Any) -> Any:
     adapted = _adapt("LoraConfig", r=2)(model)
     adapted.merge_adapter()
@@ -103,13 +138,17 @@ LOADED = {
     "LoHa": (_adapt("LoHaConfig", r=2), ["adapter"]),
     "VeRA": (_adapt("VeraConfig", r=2), ["adapter"]),
     "an adapter that was merged": (_merged, ["adapter"]),
+    "prefix tuning": (_prefix, ["adapter"]),
+    "a hook that adds": (_hook_that_adds, ["code"]),
+    "a forward of an instance": (_forward_of_an_instance, ["code"]),
+    "a hook that looks on": (_hook_that_looks, []),
     "a copied head": (_adapt("LoraConfig", r=2, modules_to_save=["embed_tokens"]), ["adapter"]),
 }
 
 
 @pytest.mark.parametrize("what", LOADED)
 def test_wrong_load_is_told_once(what: str, case: Callable[[str], Case]) -> None:
-    """Of a model that was changed in one way after the load one fault is told."""
+    """Of a model that was changed in one way after the load one fault is told, and none if it computes the same."""
     change, families = LOADED[what]
     with _changed(case("tied"), change) as model:
         report = judge_model(model, case("tied"), WITHOUT_TEXT)
@@ -125,3 +164,24 @@ def test_layers_that_are_not_there(case: Callable[[str], Case]) -> None:
     with _changed(case("tied"), cut) as model:
         report = judge_model(model, case("tied"), "poison")
     assert record(report, "given-float32.poison").reason == "the model lacks layers that the plan prunes"
+
+
+def test_rounding_that_a_model_amplifies(
+    case: Callable[[str], Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logits of generate beyond the table are no fault if the reference leaves its own as far, and one if it does not.
+
+    The table allows nothing here, so that every difference is beyond it.
+    """
+    monkeypatch.setattr("harness.checks.cache.assert_logits_close", _differs)
+    name = "plain-float32.cache.static.beam"
+    skipped = record(judge(case("tied"), keyword=name), name)
+    assert skipped.outcome == "skipped"
+    assert skipped.reason is not None
+    assert skipped.reason.startswith("the reference leaves its own uncached logits as far")
+    edit_foreign(*WRONG["one token too many is cached"][0])(case("tied").sound, tmp_path / "wrong")
+    assert record(judge(case("tied"), tmp_path / "wrong", keyword=name), name).outcome == "failed"
+
+
+def _differs(*args: Any, **options: Any) -> None:
+    raise AssertionError("the logits differ")

@@ -24,6 +24,7 @@ _COUNTS = "setattr(self, 'passes', getattr(self, 'passes', 0) + 1)"
 _NOISE = "hidden_states.new_empty(hidden_states.shape).normal_()"
 _ONE_MORE: Edit = ("(batch, heads, tokens, width)", "(batch, heads, tokens + 1, width)")
 _MASK = "attention_mask=attention_mask,\n                position_ids"
+_LOUDER_MLP: Edit = ("hidden_states + self.mlp(", "hidden_states + 1.1 * self.mlp(")
 _CLAMPED = _returns("hidden_states.clamp(-2, 2)")
 _BUFFER: tuple[Edit, ...] = (
     ("from torch import nn\n", "import torch\nfrom torch import nn\n"),
@@ -34,6 +35,28 @@ _FILLED: Edit = (
     _CLASS_BEGINS,
     f"{_CLASS_BEGINS}\n    def _init_weights(self, module):\n        super()._init_weights(module)\n"
     "        if hasattr(module, 'gain'):\n            module.gain.data.fill_(1)\n",
+)
+
+_ZEROS = """
+
+class Zeros(nn.Module):
+    \"\"\"Stands in the place of a pruned module.\"\"\"
+
+    def forward(self, hidden_states=None, **kwargs):
+        return hidden_states.new_zeros(hidden_states.shape)
+"""
+_LAYER = "\n\nclass SkippingQwen3DecoderLayer("
+# The final norm is a module of another name than in the files, which a mapping registered by the code bridges.
+RENAMED: tuple[Edit, ...] = (
+    (_CLASS_BEGINS, f"{_CLASS_BEGINS}\n    norm = property(lambda self: self.last_norm)\n"),
+    (
+        "        self.post_init()\n\n\nclass SkippingQwen3ForCausalLM",
+        "        self.last_norm = self._modules.pop('norm')\n        self.post_init()\n\n\n"
+        "from transformers.conversion_mapping import WeightRenaming, register_checkpoint_conversion_mapping\n\n"
+        "register_checkpoint_conversion_mapping(\n    'SkippingQwen3ForCausalLM',\n"
+        "    [WeightRenaming('model.norm', 'model.last_norm')],\n    overwrite=True,\n)\n\n\n"
+        "class SkippingQwen3ForCausalLM",
+    ),
 )
 
 # What is wrong -> the edits, and the families that are told: these, once each, and no other.
@@ -72,6 +95,21 @@ WRONG: dict[str, tuple[tuple[Edit, ...], list[str]]] = {
         ((_FILL, f"{_FILL}            hidden_states = hidden_states * 2\n"),),
         ["residual"],
     ),
+    "the norm is added in place of a pruned mlp, and a kept mlp is louder": (
+        (_in_place_of_mlp("hidden_states + self.post_attention_layernorm(hidden_states)"), _LOUDER_MLP),
+        ["residual", "code"],
+    ),
+    "doubled in place of a pruned attention, and a kept attention is quieter": (
+        (
+            (_FILL, f"{_FILL}            hidden_states = hidden_states * 2\n"),
+            ("hidden_states + attended", "hidden_states + 0.9 * attended"),
+        ),
+        ["code"],
+    ),
+    "a pruned mlp runs, and a kept one is louder": (
+        (("            del self.mlp\n", "            pass\n"), ("if not self.skip_mlp:", "if True:"), _LOUDER_MLP),
+        ["plan", "code"],
+    ),
     UNFILLED_BUFFER: (_BUFFER, ["buffers"]),
 }
 RIGHT: dict[str, tuple[Edit, ...]] = {
@@ -79,4 +117,9 @@ RIGHT: dict[str, tuple[Edit, ...]] = {
     "counts passes, to no effect": (_returns(f"hidden_states * (1 if {_COUNTS} is None else 2)"),),
     "copied in place of a pruned mlp": (_in_place_of_mlp("hidden_states.clone()"),),
     "a buffer that _init_weights fills": (*_BUFFER, _FILLED),
+    "zeros in place of a pruned mlp": (
+        (_LAYER, f"{_ZEROS}{_LAYER}"),
+        ("            del self.mlp\n", "            self.mlp = Zeros()\n"),
+        ("if not self.skip_mlp:", "if True:"),
+    ),
 }

@@ -1,0 +1,91 @@
+"""Run checks one after the other, and gather what they came to: the models of one loading mode at a time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from .checks.check import Check, FaultFound, NotChecked
+from .loading_modes import LoadingMode
+from .memory import available_bytes, too_large
+from .reporting.report import CheckRecord, FoundFault, Outcome
+from .session import Session, first_line
+from .subject import Subject
+
+Progress = Callable[[int, int, str], None]
+"""Called before each check with how many are done, how many there are, and the name of the next."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a run of checks came to: records, the faults of each check by its name, and findings."""
+
+    records: tuple[CheckRecord, ...]
+    faults: dict[str, tuple[FoundFault, ...]] = field(default_factory=dict)
+    findings: tuple[str, ...] = ()
+
+
+def run_checks(
+    subject: Subject,
+    chosen: Sequence[Check],
+    *,
+    model: Any = None,
+    memory: int | None = None,
+    progress: Progress | None = None,
+) -> Judged:
+    """Run checks one after the other, with the models of one loading mode in memory at a time."""
+    records: list[CheckRecord] = []
+    faults: dict[str, tuple[FoundFault, ...]] = {}
+    session: Session | None = None
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(TemporaryDirectory(prefix="prunecheck-")))
+        for number, check in enumerate(chosen):
+            if progress is not None:
+                progress(number, len(chosen), check.name)
+            if check.mode is not None and (session is None or session.mode != check.mode):
+                if session is not None:
+                    session.close()
+                session = new_session(subject, check.mode, scratch, model, memory)
+            record, found = run_check(check, subject if check.mode is None else session)
+            records.append(record)
+            if found:
+                faults[check.name] = found
+        if session is not None:
+            session.close()
+    return Judged(tuple(records), faults, tuple(dict.fromkeys(subject.findings)))
+
+
+def new_session(
+    subject: Subject, mode: LoadingMode, scratch: Path, model: Any = None, memory: int | None = None
+) -> Session:
+    """Return the session of a mode, with a folder of its own; one whose models do not fit loads none."""
+    folder = scratch / mode.name
+    folder.mkdir(parents=True, exist_ok=True)
+    session = Session(subject, mode, folder, model)
+    available = available_bytes() if memory is None else memory
+    if model is None and (reason := too_large(subject, mode, available)):
+        session.refused = reason
+    return session
+
+
+def run_check(check: Check, target: Any) -> tuple[CheckRecord, tuple[FoundFault, ...]]:
+    """Run one check on a Subject or a Session; never raises what the check raises to say what it found."""
+    started = time.perf_counter()
+    found: tuple[FoundFault, ...] = ()
+    outcome: Outcome = "passed"
+    reason: str | None = None
+    numbers: dict[str, float] = {}
+    try:
+        numbers = dict(check.run(target) or {})
+    except NotChecked as error:
+        outcome, reason = "skipped", str(error)
+    except FaultFound as error:
+        outcome, reason, found, numbers = "failed", str(error), error.faults, dict(error.numbers)
+    except Exception as error:  # no error of ours, or of the code that is judged, costs the rest of the report
+        outcome, reason = "skipped", f"the check itself failed, {type(error).__name__}: {first_line(error)}"
+    return CheckRecord(check.name, outcome, reason, time.perf_counter() - started, numbers), found
