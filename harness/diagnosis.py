@@ -32,7 +32,10 @@ _STORED_CONSEQUENCES: Final[Mapping[str, tuple[str, ...]]] = {
     "indexed-but-not-stored": _UNREADABLE,
     "stale-single-file": _ANOTHER_FILE,
     "stored-twice": _ANOTHER_FILE,
-    "wrong-layer-count": _ANOTHER_FILE,
+    "wrong-layer-count": (
+        *_UNREADABLE, "stored.keys:unknown-keys", "stored.keys:pruned-keys-kept", "stored.keys:shape-mismatch",
+        "stored.base-bytes", "stored.manifest-bytes",
+    ),
     "prequantised-then-pruned": (
         "stored.keys", "stored.base-bytes:stored-in-another-dtype", "stored.values", "stored.plan",
         "stored.manifest-bytes:named-but-not-stored",

@@ -133,6 +133,25 @@ def silent_parts(model: nn.Module, parts: Collection[tuple[int, str]]) -> Iterat
 
 
 @contextmanager
+def silenced(model: nn.Module, parts: Collection[tuple[int, str]]) -> Iterator[None]:
+    """Let these parts, within the `with`, put out zeros, so that adding what they put out changes nothing."""
+
+    def zeros(module: nn.Module, arguments: Any, output: Any) -> Any:
+        if isinstance(output, tuple):
+            return (torch.zeros_like(output[0]), *output[1:])
+        return torch.zeros_like(output)
+
+    layers = decoder_layers(model)
+    modules = [part for index, name in parts if (part := part_of(layers[index], name)) is not None]
+    handles = [module.register_forward_hook(zeros) for module in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
 def calls(model: nn.Module) -> Iterator[set[tuple[int, str]]]:
     """Record, within the `with`, which parts of which decoder layers are called: pairs such as `(3, "mlp")`."""
     called: set[tuple[int, str]] = set()

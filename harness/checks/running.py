@@ -10,7 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from harness.batches import BATCHES
-from harness.forward import PARTS, TokenBatch, cached_logits, calls, decoder_layers, part_of, uncached_logits
+from harness.forward import (
+    PARTS,
+    TokenBatch,
+    cached_logits,
+    calls,
+    decoder_layers,
+    part_of,
+    uncached_logits,
+)
 from harness.measurements import pruned_parts, running_parts
 from harness.reporting.report import FoundFault
 from harness.session import Session
@@ -18,11 +26,11 @@ from harness.subject import NORM_OF
 from harness.tolerances import assert_logits_close
 
 from .candidate import candidate_logits, candidate_runs
-from .check import FaultFound, NotChecked, Numbers, fault, listed
+from .check import FaultFound, NotChecked, Numbers, fault
+from .explain_calls import call_faults, named
 from .repetition import compares_passes, not_repeatable
 
 MATTERS_CACHED: Final = "pruned-modules-matter-cached"
-_SUBLAYER_OF: Final = {norm: sublayer for sublayer, norm in NORM_OF.items()}
 
 
 def repeatable(session: Session) -> Numbers:
@@ -46,7 +54,7 @@ def called_parts(session: Session) -> Numbers:
     absent = set(range(len(layers), expected_layers))  # the last ones may be left out where nothing of them is kept
     if len(layers) > expected_layers or not absent.issubset(session.subject.plan.whole_layers):
         raise FaultFound(_layers_missing(len(layers), expected_layers))
-    named = {(index, name) for index, layer in enumerate(layers) for name, _ in layer.named_children() if name in PARTS}
+    there = {(index, name) for index, layer in enumerate(layers) for name, _ in layer.named_children() if name in PARTS}
     batch = BATCHES["random"](session)
     with calls(session.model) as called:
         candidate_logits(session, batch)
@@ -56,18 +64,18 @@ def called_parts(session: Session) -> Numbers:
     effective = running_parts(session.model, running, batch) if running else set()
     if running and (not effective or _without_effect(session, effective, batch)):
         session.subject.findings.append(
-            f"{len(running)} pruned sub-layer(s) run, and what they give is thrown away: {_names(running)}"
+            f"{len(running)} pruned sub-layer(s) run, and what they give is thrown away: {named(running)}"
         )
         norms -= {(layer_idx, NORM_OF[name]) for layer_idx, name in running}
         running = set()
     wrong = running | {norm for norm in norms if _matters(session, norm)}
     kept = {(index, name) for index in range(len(layers)) for name in PARTS} - pruned
-    idle = {part for part in kept & named - called if not _matters(session, part)}
+    idle = {part for part in kept & there - called if not _matters(session, part)}
     if wrong or idle:
-        raise FaultFound(*_call_faults(session, wrong, idle))
+        raise FaultFound(*call_faults(session, wrong, idle, batch))
     if norms:
         session.subject.findings.append(
-            f"{len(norms)} norm(s) of pruned sub-layers run, without effect: {_names(norms)}"
+            f"{len(norms)} norm(s) of pruned sub-layers run, without effect: {named(norms)}"
         )
     return {"called": len(called), "pruned": len(pruned)}
 
@@ -99,7 +107,7 @@ def poison(session: Session) -> Numbers:
         after_cached = None if before_cached is None else _stepwise(session, batch)
     if count == 0:
         return {"poisoned": 0}  # hollow modules hold nothing: there is no memory that could matter
-    how = f"{count} tensors were poisoned, of {_names(pruned)}"
+    how = f"{count} tensors were poisoned, of {named(pruned)}"
     if changed := _changed(session, before, after):
         raise FaultFound(_matters_fault("pruned-modules-matter", "", changed, how))
     if before_cached is not None and (changed := _changed(session, before_cached, after_cached)):
@@ -212,61 +220,8 @@ def _filled(model: nn.Module, parts: set[tuple[int, str]], value: float) -> Iter
             tensor.data = data
 
 
-def _call_faults(session: Session, wrong: set[tuple[int, str]], idle: set[tuple[int, str]]) -> Iterator[Any]:
-    norms = {part for part in wrong if part[1] in NORM_OF.values()}
-    sublayers = wrong - norms
-    # A sub-layer that runs, though its norm does not, takes what it reads from somewhere else.
-    bypassed = {(index, norm) for index, norm in idle if (index, _SUBLAYER_OF.get(norm)) not in idle} & _norms(idle)
-    if bypassed:
-        read = {(index, norm) for index, norm in norms if index in {layer_idx for layer_idx, _ in bypassed}}
-        norms, idle = norms - read, idle - bypassed
-        yield fault(
-            "code", "norm-bypassed",
-            f"{len(bypassed)} norm(s) never run, though what they are in front of does: {_names(bypassed)}",
-            *([f"in their place run {_names(read)}, whose own sub-layers are pruned"] if read else []),
-            remedy="Give each sub-layer what its own norm puts out.",
-        )  # fmt: skip
-    class_name = type(session.model).__name__
-    layers = decoder_layers(session.model)
-    identities = {part for part in sublayers if isinstance(part_of(layers[part[0]], part[1]), nn.Identity)}
-    if identities:
-        yield fault(
-            "residual", "pruned-norm-still-added",
-            f"{_names(identities)} is an Identity that runs: what its norm gives is added to the residual stream",
-            remedy="Skip norm, module and residual add together: x + norm(x) is not x.",
-        )  # fmt: skip
-    elif sublayers:
-        yield fault(
-            "plan", "pruned-sub-layers-run",
-            f"{len(sublayers)} pruned sub-layer(s) run in {class_name}: {_names(sublayers)}",
-            "their weights are not stored, so what runs is random",
-            remedy="Load with a class that reads the plan from config.json, and skips these sub-layers.",
-        )  # fmt: skip
-    elif norms:
-        yield fault(
-            "residual", "pruned-norm-still-added",
-            f"{len(norms)} norm(s) of pruned sub-layers run and reach the logits: {_names(norms)}",
-            "with NaN in such a norm the logits change",
-            remedy="Skip norm, module and residual add together: x + norm(x) is not x.",
-        )  # fmt: skip
-    if idle:
-        yield fault(
-            "plan", "kept-sub-layers-idle",
-            f"{len(idle)} kept part(s) of decoder layers never run in {class_name}: {_names(idle)}",
-            remedy="Skip exactly what the plan prunes.",
-        )  # fmt: skip
-
-
-def _norms(parts: set[tuple[int, str]]) -> set[tuple[int, str]]:
-    return {part for part in parts if part[1] in _SUBLAYER_OF}
-
-
 def _layers_missing(got: int, should: int) -> Any:
     return fault(
         "config", "wrong-layer-count", f"the model has {got} decoder layers, but should have {should}",
         remedy="Keep every layer in the module tree, with its number: pruning is a property of the saved weights.",
     )  # fmt: skip
-
-
-def _names(parts: set[tuple[int, str]]) -> str:
-    return listed({f"layers.{layer_idx}.{name}" for layer_idx, name in parts})

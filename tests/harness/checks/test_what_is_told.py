@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.faults import FAULTS
+from harness.faults.code_edits import edit_foreign
 from pruning import load_pruned
 from tests.harness.checks.cases import Case, judge, judge_model, judge_mutation
 from tests.harness.checks.planted import layer_2_is_louder, one_bit_flipped, one_nan
@@ -54,6 +55,18 @@ def test_words_of_a_stored_fault(fault_id: str, case: Callable[[str], Case], tmp
     assert report.checks[0].reason is not None
     assert report.checks[0].reason.startswith(message)
     assert "\n" not in report.checks[0].reason
+
+
+def test_what_runs_is_all_that_is_wrong(case: Callable[[str], Case], tmp_path: Path) -> None:
+    """Of pruned sub-layers that run it is said whether the logits are right without what they put out."""
+    told = "while they put out zeros the logits are right: without a cache nothing else is wrong"
+    for name, is_all in (("flags lost", True), ("flags lost, and a kept mlp louder", False)):
+        more = () if is_all else (("hidden_states + self.mlp(", "hidden_states + 1.1 * self.mlp("),)
+        flags = ("layer_idx in config.skip_mlp", "False")
+        edit_foreign(flags, *more)(case("untied").sound, tmp_path / name.replace(" ", "_"))
+        report = judge(case("untied"), tmp_path / name.replace(" ", "_"), keyword="called")
+        assert report.faults[0].id == "pruned-sub-layers-run"
+        assert (told in report.faults[0].evidence) == is_all
 
 
 def test_words_of_a_flipped_bit(case: Callable[[str], Case], tmp_path: Path) -> None:
