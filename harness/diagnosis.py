@@ -18,7 +18,8 @@ from .reporting.report import FoundFault
 Found = Mapping[str, tuple[FoundFault, ...]]
 
 _NOT_SEEN: Final = ("stored.plan", "stored.tied-head", "stored.manifest-bytes:named-but-not-stored")
-_UNREADABLE: Final = ("stored.keys:kept-keys-lost", "stored.keys:keys-renamed", *_NOT_SEEN)
+_UNREADABLE: Final = ("stored.keys:keys-not-readable", *_NOT_SEEN)
+_LOST: Final = (*_UNREADABLE, "stored.keys:kept-keys-lost")
 _ANOTHER_FILE: Final = ("stored.keys", *_NOT_SEEN, "stored.base-bytes", "stored.manifest-bytes")
 
 # Fault of what is stored, by its id -> checks of what is stored that fail because of it, or one fault of a check alone.
@@ -26,14 +27,14 @@ _STORED_CONSEQUENCES: Final[Mapping[str, tuple[str, ...]]] = {
     "truncated-file": _UNREADABLE,
     "git-lfs-pointer": _UNREADABLE,
     "shard-missing": _UNREADABLE,
-    "shard-not-in-index": _UNREADABLE,
-    "no-weights": _UNREADABLE,
-    "index-broken": (*_UNREADABLE, "stored.files:no-weights", "stored.files:shard-not-in-index"),
-    "indexed-but-not-stored": _UNREADABLE,
+    "shard-not-in-index": _LOST,
+    "no-weights": _LOST,
+    "index-broken": (*_LOST, "stored.files:no-weights", "stored.files:shard-not-in-index"),
+    "indexed-but-not-stored": _LOST,
     "stale-single-file": _ANOTHER_FILE,
     "stored-twice": _ANOTHER_FILE,
     "wrong-layer-count": (
-        *_UNREADABLE, "stored.keys:unknown-keys", "stored.keys:pruned-keys-kept", "stored.keys:shape-mismatch",
+        *_LOST, "stored.keys:unknown-keys", "stored.keys:pruned-keys-kept", "stored.keys:shape-mismatch",
         "stored.base-bytes", "stored.manifest-bytes",
     ),
     "prequantised-then-pruned": (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from harness.reporting.report import FoundFault
-from harness.stored import EMBEDDING, HEAD, StoredTensor
+from harness.stored import EMBEDDING, HEAD, StoredTensor, canonical_key
 from harness.subject import Subject, absent_plan, is_under
 from pruning.plan import SUBLAYERS
 from pruning.state_dict import sublayer_of
@@ -122,8 +122,16 @@ def _renaming_fault(subject: Subject, missing: set[str], surplus: set[str]) -> l
 
 def _missing_faults(subject: Subject, missing: set[str]) -> list[FoundFault]:
     missing = {key for key in missing if key != HEAD or _head_is_optional(subject)}  # tied_head says so
+    unreadable = _unreadable(subject, missing)
+    faults = [
+        fault(
+            "keys", "keys-not-readable", f"{len(unreadable)} key(s) are in files that cannot be read",
+            listed(unreadable), remedy="Copy the files again, or prune the base again.",
+        )
+    ] if unreadable else []  # fmt: skip
+    missing -= unreadable
     if not missing:
-        return []
+        return faults
     whole = absent_plan(subject.stored, subject.base) - subject.plan
     parts = [key for key in missing if not is_under(key, whole)]
     evidence = [f"missing: {listed(missing)}"]
@@ -132,13 +140,23 @@ def _missing_faults(subject: Subject, missing: set[str]) -> list[FoundFault]:
     if parts:
         evidence.append("transformers initialises them at random")
     return [
+        *faults,
         fault(
             "keys", "kept-keys-lost",
             f"{len(missing)} key(s) that the plan ({subject.plan}, from {subject.plan_source}) keeps are not stored",
             *evidence,
             remedy=f"{_PRUNE_AGAIN} If the plan is meant to be another, name it with --plan.",
-        )
+        ),
     ]  # fmt: skip
+
+
+def _unreadable(subject: Subject, missing: set[str]) -> set[str]:
+    """Return the missing keys that the index has in files of which nothing could be read; without one, maybe all."""
+    index = subject.stored.index
+    if index is None:
+        return missing if subject.stored.faults else set()
+    readable = {tensor.file.name for tensor in subject.stored.tensors.values()}
+    return missing & {canonical_key(key) for key, name in index.items() if name not in readable}
 
 
 def _surplus_faults(subject: Subject, surplus: set[str]) -> list[FoundFault]:

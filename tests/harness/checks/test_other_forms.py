@@ -83,6 +83,13 @@ def rename_keys(folder: Path) -> None:
     edit_tensors(folder, change)
 
 
+def lose_a_shard(folder: Path, key: str | None = None) -> None:
+    """Delete the last shard; and a tensor of another one with its entry of the index, if a key is named."""
+    if key is not None:
+        drop_keys(folder, lambda name: name == key)
+    weight_files(folder)[-1].unlink()
+
+
 def override_eps(config: Json) -> None:
     """Let one layer of the plan have an epsilon of its own."""
     next(iter(config["per_layer_config"].values()))["rms_norm_eps"] = 0.1
@@ -113,6 +120,10 @@ FAULTY: dict[str, tuple[Plant, list[str]]] = {
     "tensors stored twice": (edited(lambda folder: copy_a_shard(folder, indexed=True)), ["files"]),
     "manifest broken": (edited(lambda folder: (folder / MANIFEST).write_text("{")), ["files"]),
     "keys renamed": (edited(rename_keys), ["keys"]),
+    "a shard missing": (edited(lose_a_shard), ["files"]),
+    "a shard missing, and a key of another lost": (
+        edited(lambda folder: lose_a_shard(folder, "model.embed_tokens.weight")), ["files", "keys"],
+    ),
     "dtype of one, values of another": (
         edited(lambda folder: edit_tensors(folder, zero_one_and_widen_another)), ["precision", "keys"],
     ),
