@@ -19,6 +19,7 @@ from .shards import INDEX_FILE, Shard, Tensor, shard_names
 from .source import CONFIG_FILE, Source, find_checkpoint, read_source, require_prunable
 from .staging import staged_directory, sync_directory
 from .state_dict import is_pruned
+from .threads import threads
 
 
 @dataclass(frozen=True)
@@ -82,17 +83,19 @@ def prune_checkpoint(
 
     try:
         with staged_directory(target, overwrite=overwrite, sync=sync) as staging:
-            checksums = [
-                write_shard(
-                    staging / shard.name,
-                    shard.source,
-                    shard.tensors,
-                    checksum=checksum,
-                    sync=sync,
-                    advance=advance,
-                )
-                for shard in shards
-            ]
+            with threads() as running:
+                checksums = [
+                    write_shard(
+                        staging / shard.name,
+                        shard.source,
+                        shard.tensors,
+                        checksum=checksum,
+                        sync=sync,
+                        advance=advance,
+                        threads=running,
+                    )
+                    for shard in shards
+                ]
             _write_small_files(staging, read, whole_plan, shards, checksums, dropped, sync)
     except OSError as error:
         raise DestinationError(_cannot_write(target, shards, error)) from None
