@@ -22,11 +22,13 @@ RUN_ELSEWHERE = {
     "python3 -m pip install -c constraints.txt -e .[peft] pytest-xdist ruff mypy": "what tox does for each environment",
     "pytest -n 2": "tox environment `newest`",
     "PRUNECHECK_REWRITE=1 python3 -m tox -e sweep -- -k every_control": "takes half an hour",
+    "PRUNECHECK_REWRITE=1 python3 -m tox -e bench": "takes a quarter of an hour",
     "python docs_tests/text_judge_plot.py": "test_plots.py",
 }
 # Options of other programs.
 FOREIGN_OPTIONS = {
-    "--fixtures", "--quiet", "--import-mode", "--pyargs", "--help", "--lf", "--junitxml", "--index-url"
+    "--fixtures", "--quiet", "--import-mode", "--pyargs", "--help", "--lf", "--junitxml", "--index-url", "--basetemp",
+    "--size", "--rounds",  # of our own benchmarks
 }  # fmt: skip
 
 

@@ -8,13 +8,14 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from pruning import PlanError, PrunePlan, PruningError, __version__, prune_checkpoint
+from pruning import PlanError, PrunePlan, PruningError, __version__
 from pruning.plan import SUBLAYERS
 
 from .errors import CannotRun
 
 app = typer.Typer(
     no_args_is_help=True,
+    rich_markup_mode=None,  # rich is not worth the time that it takes to import, where only help is asked for
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Prune sub-layers of language models, and prove that the pruned model is the model that was meant.",
@@ -209,6 +210,8 @@ def prune(
 
     No model is built: the kept tensors are copied byte for byte. DST is complete or absent, whatever happens.
     """
+    from pruning import prune_checkpoint
+
     from .progress import byte_progress
 
     if not self_attn and not mlp and plan is None:

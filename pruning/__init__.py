@@ -1,17 +1,22 @@
 """Prune sub-layers of decoder layers out of checkpoints, and load what is left.
 
-Light to import: torch and transformers are loaded when `load_pruned` or a model class is first used.
+Light to import: each name is loaded when it is first used, and only the models need torch and transformers.
 """
 
 __version__ = "0.1.0"
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .audit import audit_checkpoint
-from .checkpoint import PruneResult, prune_checkpoint
 from .errors import CheckpointError, DestinationError, PlanError, PruningError
 from .plan import PrunePlan
-from .state_dict import prune_state_dict
+
+if TYPE_CHECKING:
+    from .audit import audit_checkpoint
+    from .checkpoint import PruneResult, prune_checkpoint
+    from .loader import load_pruned
+    from .remote.configuration_pruned_qwen3 import PrunedQwen3Config
+    from .remote.modeling_pruned_qwen3 import PrunedQwen3ForCausalLM
+    from .state_dict import prune_state_dict
 
 __all__ = [
     "CheckpointError",
@@ -28,7 +33,11 @@ __all__ = [
     "prune_state_dict",
 ]
 
-_HEAVY = {
+_HOMES = {
+    "audit_checkpoint": "pruning.audit",
+    "PruneResult": "pruning.checkpoint",
+    "prune_checkpoint": "pruning.checkpoint",
+    "prune_state_dict": "pruning.state_dict",
     "load_pruned": "pruning.loader",
     "PrunedQwen3Config": "pruning.remote.configuration_pruned_qwen3",
     "PrunedQwen3ForCausalLM": "pruning.remote.modeling_pruned_qwen3",
@@ -36,8 +45,8 @@ _HEAVY = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HEAVY:
+    if name in _HOMES:
         from importlib import import_module
 
-        return getattr(import_module(_HEAVY[name]), name)
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'pruning' has no attribute {name!r}")

@@ -3,17 +3,22 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from .errors import CheckpointError
 from .shards import Shard, Tensor, shard_header
+from .threads import Job, Threads
 
 Advance = Callable[[int], None]  # called with the bytes just done
 Progress = Callable[[int, int], None]  # called with the bytes just done, and the bytes there are in all
 
-# Large enough that the calls cost nothing, small enough that progress shows.
-_RANGE_BYTES = 64 * 2**20
-_BUFFER_BYTES = 4 * 2**20
+# What a thread copies at a time: large enough that starting costs nothing, small enough that each has its share.
+_RUN_BYTES = 32 * 2**20
+# Small enough that what was read is hashed and written out of the processor's own cache.
+_BUFFER_BYTES = 2**20
 
 
 def write_shard(
@@ -24,25 +29,32 @@ def write_shard(
     checksum: bool,
     sync: bool,
     advance: Advance,
+    threads: Threads,
 ) -> list[str | None]:
     """Write a new shard at `path` with some of `source`'s tensors, in their order; return a sha256 (hex) for each.
 
-    Without `checksum` the list holds None, and the bytes go from file to file within the kernel where it can.
+    Without `checksum` the list holds None, and the bytes go from file to file within the kernel where it can; in
+    either case each is read once. With `sync` the file is on the disk when `threads` end, not yet at the return.
     `advance` is called with the number of bytes just written. Raises CheckpointError if the source cannot be
     read or changes meanwhile, OSError if the new file cannot be written.
     """
-    with _SourceFile(source) as input_file, path.open("xb", buffering=0) as output_file:
-        _write_all(output_file.fileno(), memoryview(shard_header(tensors, source.metadata)))
-        checksums: list[str | None] = [None] * len(tensors)
+    header = memoryview(shard_header(tensors, source.metadata))
+    runs = list(_runs(tensors, len(header)))
+    with _SourceFile(source) as input_file, ExitStack() as stack:
+        output_file = stack.enter_context(path.open("xb", buffering=0))
+        output = output_file.fileno()
+        _write_all(output, header, 0)
+        checksums: list[list[str]] = [[] for _ in runs]
         if checksum:
-            checksums = list(_copy_hashing(input_file, output_file.fileno(), tensors, advance))
+            jobs = [_copy_hashing(input_file, output, *each) for each in zip(runs, checksums, strict=True)]
         else:
-            for begin, end in _merged_ranges(tensors):
-                _copy_range(input_file, output_file.fileno(), begin, end, advance)
+            # One job: the kernel copies into a file under a lock, for which threads would only wait.
+            jobs = [_copy(input_file, output, runs)]
+        threads.run(jobs, advance)
         input_file.require_unchanged()
         if sync:
-            os.fsync(output_file.fileno())
-    return checksums
+            threads.run_behind(partial(os.fsync, output), stack.pop_all().close)
+    return [each for run in checksums for each in run] if checksum else [None] * len(tensors)
 
 
 def read_tensor(shard: Shard, tensor: Tensor) -> Iterator[memoryview]:
@@ -92,47 +104,74 @@ class _SourceFile:
         return CheckpointError(f"{self.path} changed while it was read: try again when nothing writes to it")
 
 
-def _merged_ranges(tensors: Sequence[Tensor]) -> Iterator[tuple[int, int]]:
-    begin = end = -1
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Tensors, one behind the other in both files; `offset` is where the first begins in the new one."""
+
+    tensors: Sequence[Tensor]
+    offset: int
+
+    @property
+    def begin(self) -> int:
+        return self.tensors[0].begin
+
+    @property
+    def end(self) -> int:
+        return self.tensors[-1].end
+
+
+def _runs(tensors: Sequence[Tensor], offset: int) -> Iterator[_Run]:
+    run: list[Tensor] = []
     for tensor in tensors:
-        if tensor.begin != end:
-            if end > begin:
-                yield begin, end
-            begin = tensor.begin
-        end = tensor.end
-    if end > begin:
-        yield begin, end
+        if run and (tensor.begin != run[-1].end or tensor.end - run[0].begin > _RUN_BYTES):
+            yield _Run(run, offset)
+            offset += run[-1].end - run[0].begin
+            run = []
+        run.append(tensor)
+    if run:
+        yield _Run(run, offset)
 
 
-def _copy_range(source: _SourceFile, output: int, begin: int, end: int, advance: Advance) -> None:
-    while begin < end:
-        try:
-            count = os.copy_file_range(source.descriptor, output, min(_RANGE_BYTES, end - begin), offset_src=begin)
-        except OSError:
-            count = 0
-        # Not supported by file system or kernel, the source at its end or unreadable, or no space left: reading and
-        # writing tell them apart, and blame the right file.
-        if count == 0:
-            _copy_reading(source, output, begin, end, advance)
-            return
-        begin += count
-        advance(count)
+def _copy(source: _SourceFile, output: int, runs: Sequence[_Run]) -> Job:
+    for run in runs:
+        begin, shift = run.begin, run.offset - run.begin
+        while begin < run.end:
+            try:
+                count = os.copy_file_range(
+                    source.descriptor,
+                    output,
+                    min(_RUN_BYTES, run.end - begin),
+                    offset_src=begin,
+                    offset_dst=begin + shift,
+                )
+            except OSError:
+                count = 0
+            # Not supported by file system or kernel, the source at its end or unreadable, or no space left: reading
+            # and writing tell them apart, and blame the right file.
+            if count == 0:
+                for part in _read(source, begin, run.end):
+                    _write_all(output, part, begin + shift)
+                    begin += len(part)
+                    yield len(part)
+                break
+            begin += count
+            yield count
 
 
-def _copy_reading(source: _SourceFile, output: int, begin: int, end: int, advance: Advance) -> None:
-    for part in _read(source, begin, end):
-        _write_all(output, part)
-        advance(len(part))
-
-
-def _copy_hashing(source: _SourceFile, output: int, tensors: Sequence[Tensor], advance: Advance) -> Iterator[str]:
-    for tensor in tensors:
-        digest = hashlib.sha256()
-        for part in _read(source, tensor.begin, tensor.end):
-            digest.update(part)
-            _write_all(output, part)
-            advance(len(part))
-        yield digest.hexdigest()
+def _copy_hashing(source: _SourceFile, output: int, run: _Run, checksums: list[str]) -> Job:
+    parts, part, offset = _read(source, run.begin, run.end), memoryview(b""), run.offset
+    for tensor in run.tensors:
+        digest, missing = hashlib.sha256(), tensor.size
+        while missing:
+            if not part:
+                part = next(parts)
+                _write_all(output, part, offset)
+                offset += len(part)
+                yield len(part)
+            hashed = part[:missing]
+            digest.update(hashed)
+            part, missing = part[len(hashed) :], missing - len(hashed)
+        checksums.append(digest.hexdigest())
 
 
 def _read(source: _SourceFile, begin: int, end: int) -> Iterator[memoryview]:
@@ -143,6 +182,7 @@ def _read(source: _SourceFile, begin: int, end: int) -> Iterator[memoryview]:
         begin += count
 
 
-def _write_all(output: int, data: memoryview) -> None:
+def _write_all(output: int, data: memoryview, offset: int) -> None:
     while data:
-        data = data[os.write(output, data) :]
+        count = os.pwrite(output, data, offset)
+        data, offset = data[count:], offset + count

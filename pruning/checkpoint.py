@@ -19,6 +19,7 @@ from .shards import INDEX_FILE, Shard, Tensor, shard_names
 from .source import CONFIG_FILE, Source, find_checkpoint, read_source, require_prunable
 from .staging import staged_directory, sync_directory
 from .state_dict import is_pruned
+from .threads import threads
 
 _PART = 2**20  # bytes
 
@@ -84,17 +85,19 @@ def prune_checkpoint(
 
     try:
         with staged_directory(target, overwrite=overwrite, sync=sync) as staging:
-            digests = [
-                write_shard(
-                    staging / shard.name,
-                    shard.source,
-                    shard.tensors,
-                    checksum=checksum,
-                    sync=sync,
-                    advance=advance,
-                )
-                for shard in shards
-            ]
+            with threads() as running:
+                digests = [
+                    write_shard(
+                        staging / shard.name,
+                        shard.source,
+                        shard.tensors,
+                        checksum=checksum,
+                        sync=sync,
+                        advance=advance,
+                        threads=running,
+                    )
+                    for shard in shards
+                ]
             _write_small_files(staging, read, whole_plan, shards, digests, dropped, sync)
     except OSError as error:
         raise DestinationError(_cannot_write(target, shards, error)) from None

@@ -94,6 +94,21 @@ def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out == f"prunecheck {__version__}\n"
 
 
+def test_help_imports_little() -> None:
+    """The help of a command loads nothing that the command needs only when it runs, nor rich to print it."""
+    program = (
+        "import sys; from harness import cli\n"
+        "sys.argv = ['prunecheck', 'prune', '--help']\n"
+        "try: cli.main()\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "loaded = {'torch', 'transformers', 'numpy', 'rich', 'pruning.checkpoint'} & set(sys.modules)\n"
+        "assert not loaded, loaded\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "--no-checksum" in result.stdout
+
+
 def test_prune_imports_no_torch(source: Path, tmp_path: Path) -> None:
     """Pruning from the command line loads neither torch nor transformers."""
     program = (

@@ -1,0 +1,40 @@
+"""Ours and its baselines by turns, A B A B: what slows the machine down for a while slows all of them."""
+
+import mmap
+import os
+import time
+from collections.abc import Callable, Mapping
+
+import psutil
+from pytest_benchmark.fixture import BenchmarkFixture
+
+Work = Callable[[], object]
+
+
+def interleaved(
+    benchmark: BenchmarkFixture, ours: Work, baselines: Mapping[str, Work], *, prepare: Work, rounds: int
+) -> tuple[list[float], dict[str, list[float]]]:
+    """Run each baseline and then ours, `rounds` times, and return the seconds of each; `prepare` is not counted."""
+    theirs: dict[str, list[float]] = {name: [] for name in baselines}
+
+    def run_baselines() -> None:
+        for name, work in baselines.items():
+            prepare()
+            begin = time.perf_counter()
+            work()
+            theirs[name].append(time.perf_counter() - begin)
+        prepare()
+
+    benchmark.pedantic(ours, setup=run_baselines, rounds=rounds)
+    benchmark.extra_info["baselines"] = theirs
+    return list(benchmark.stats.stats.data), theirs
+
+
+def settle(size: int) -> None:
+    """Have nothing waiting for the disk, and memory for `size` bytes at hand.
+
+    Virtual machines give free memory back to their host, and to fetch it again takes longer than to copy into it.
+    """
+    os.sync()
+    size = min(size, psutil.virtual_memory().available // 2)
+    mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE).close()
