@@ -1,0 +1,77 @@
+"""What a load costs: seconds and peak memory, base and pruned in turn, each time in a fresh process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from operator import attrgetter
+
+from harness.errors import CannotRun
+from harness.loading_modes import LoadingMode
+
+from .load_process import FreshLoads, Load, Which
+from .record import Measurement, Prediction, Unit
+
+TURN: tuple[Which, Which] = ("base", "pruned")
+
+_SECONDS = (("load", "bare_seconds"), ("load and first forward", "forward_seconds"))
+# What the bare load takes in all is left out: it may have left everything on the disk, or read it twice.
+_MEMORY = (
+    ("peak memory of load and first forward", "forward.resident"),
+    ("of this, anonymous", "forward.anonymous"),
+    ("of this, pages of files", "forward.file_backed"),
+    ("peak memory of the load, anonymous", "bare.anonymous"),
+    ("peak memory of the load, pages of files", "bare.file_backed"),
+    ("peak GPU memory of load and first forward", "forward.gpu"),
+)
+
+
+def load_costs(
+    loads: FreshLoads, mode: LoadingMode, stored: Prediction, repeats: int, step: Callable[[str], None]
+) -> tuple[list[Measurement], list[str]]:
+    """Return the costs of a load in this mode, and notes on what could not be measured.
+
+    `stored` are the bytes that there are to load. Memory is that of the loads with a warm cache. Raises CannotRun if
+    the base or the candidate cannot be loaded.
+    """
+    costs: list[Measurement] = []
+    notes: list[str] = []
+    for cold in (False, True):
+        cache = "cold" if cold else "warm"
+        runs: list[tuple[Load, Load]] = []
+        try:
+            for _ in range(repeats):
+                base, pruned = (_one(loads, mode, which, cold, step) for which in TURN)
+                runs.append((base, pruned))
+        except CannotRun as error:
+            if not cold:
+                raise
+            notes.append(f"loads with a cold file cache are not measured: {error}")
+            continue
+        costs += [_cost(f"{name}, {cache} file cache", "s", runs, place, stored) for name, place in _SECONDS]
+        if not cold:
+            costs += [
+                _cost(name, "B", runs, place, stored if place == "forward.resident" else None)
+                for name, place in _MEMORY
+                if "gpu" not in place or any(load.forward.gpu for run in runs for load in run)
+            ]
+    return costs, notes
+
+
+def _one(
+    loads: FreshLoads, mode: LoadingMode, which: Which, cold: bool, step: Callable[[str], None]
+) -> Load:
+    step(f"{mode.name}: loading the {which} model, {'cold' if cold else 'warm'} file cache")
+    return loads.load(mode, which, cold=cold)
+
+
+def _cost(
+    name: str, unit: Unit, runs: list[tuple[Load, Load]], place: str, prediction: Prediction | None
+) -> Measurement:
+    value = attrgetter(place)
+    return Measurement(
+        name,
+        unit,
+        base=tuple(value(base) for base, _ in runs),
+        pruned=tuple(value(pruned) for _, pruned in runs),
+        predictions=() if prediction is None else (prediction,),
+    )
