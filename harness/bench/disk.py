@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from pathlib import Path
 
 from harness.stored import StoredCheckpoint, unloaded_files
@@ -18,28 +19,33 @@ def stored_costs(subject: Subject) -> tuple[Measurement, ...]:
     """
     assert subject.base is not None
     prediction = (stored_bytes(subject),)
-    files = [_files(stored) for stored in (subject.base, subject.stored)]
-    sizes = [float(sum(path.stat().st_size for path in each)) for each in files]
-    tensors = [float(sum(map(tensor_bytes, each))) for each in files]
+    base, pruned = _files(subject.base), _files(subject.stored)
     return (
-        Measurement("weight files", "B", *((size,) for size in sizes), predictions=prediction),
-        Measurement("tensors in them", "B", *((size,) for size in tensors), predictions=prediction),
+        Measurement("weight files", "B", (_file_bytes(base),), (_file_bytes(pruned),), prediction),
+        Measurement("tensors in them", "B", (_tensor_bytes(base),), (_tensor_bytes(pruned),), prediction),
     )
 
 
 def stored_bytes(subject: Subject) -> Prediction:
     """Return the bytes of the base's tensors, and of those that the plan keeps; both in the base's dtype."""
     assert subject.base is not None
-    size = sum(map(tensor_bytes, subject.base.files))
+    size = _tensor_bytes(subject.base.files)
     return Prediction("bytes", size, size - subject.plan.removed_bytes(subject.base.root))
-
-
-def tensor_bytes(path: Path) -> int:
-    """Return the bytes of a safetensors file behind its header, whose size is its first eight bytes."""
-    with path.open("rb") as file:
-        (header,) = struct.unpack("<Q", file.read(8))
-    return path.stat().st_size - 8 - int(header)
 
 
 def _files(stored: StoredCheckpoint) -> list[Path]:
     return [*stored.files, *unloaded_files(stored)]
+
+
+def _file_bytes(paths: Iterable[Path]) -> int:
+    return sum(path.stat().st_size for path in paths)
+
+
+def _tensor_bytes(paths: Iterable[Path]) -> int:
+    """Return the bytes of safetensors files behind their headers, whose size their first eight bytes say."""
+    total = 0
+    for path in paths:
+        with path.open("rb") as file:
+            (header,) = struct.unpack("<Q", file.read(8))
+        total += path.stat().st_size - 8 - int(header)
+    return total

@@ -22,14 +22,16 @@ import psutil
 import torch
 
 from harness.batches import random_ids
+from harness.checks.check import NotChecked
 from harness.errors import CannotRun
-from harness.forward import input_device, uncached_logits, unpadded
+from harness.forward import uncached_logits, unpadded
 from harness.loading_modes import LoadingMode
 from harness.quiet import quiet_libraries
 from harness.session import Session, first_line
 from harness.subject import Subject
 
 from .file_cache import drop, warm_up
+from .inference import synchronise
 
 Which = Literal["base", "pruned"]
 FIRST_TOKENS: Final = 8
@@ -40,7 +42,7 @@ _INTERVAL = 0.002  # seconds between two looks at the memory
 
 @dataclass(frozen=True)
 class Peak:
-    """The most memory that a phase of a load took beyond what the process had before it, in bytes.
+    """The most memory that a process had within some time, or beyond what it had before, in bytes.
 
     `anonymous` is what the process allocated, `file_backed` pages of mapped files, `resident` the most of both at one
     time; `gpu` what torch allocated on all GPUs together.
@@ -50,6 +52,23 @@ class Peak:
     anonymous: int
     file_backed: int
     gpu: int = 0
+
+    def joined(self, other: Peak) -> Peak:
+        """Return the larger of each."""
+        return Peak(
+            max(self.resident, other.resident),
+            max(self.anonymous, other.anonymous),
+            max(self.file_backed, other.file_backed),
+        )
+
+    def beyond(self, before: Peak, gpu: int) -> Peak:
+        """Return what was added to `before`, and `gpu`."""
+        return Peak(
+            self.resident - before.resident,
+            self.anonymous - before.anonymous,
+            self.file_backed - before.file_backed,
+            gpu,
+        )
 
 
 @dataclass(frozen=True)
@@ -138,29 +157,29 @@ def _watched(connection: Connection, process: Any) -> Load | str:
             return str(refused)
         before = _memory(watched)
         connection.send(None)
-        peaks: list[Peak] = []
-        seconds: list[float] = []
+        phases: list[tuple[float, Peak]] = []
         highest = before
-        while len(seconds) < 2:
+        while len(phases) < 2:
             arrived = connection.poll(_INTERVAL)
-            highest = tuple(map(max, highest, _memory(watched)))
+            highest = highest.joined(_memory(watched))
             if arrived:
                 answer = connection.recv()
                 if isinstance(answer, str):
                     return answer
-                seconds.append(answer[0])
-                peaks.append(Peak(*(high - low for high, low in zip(highest, before, strict=True)), gpu=answer[1]))
+                seconds, gpu = answer
+                phases.append((seconds, highest.beyond(before, gpu)))
                 connection.send(None)
-        return Load(*seconds, *peaks)
+        (bare_seconds, bare), (forward_seconds, forward) = phases
+        return Load(bare_seconds, forward_seconds, bare, forward)
     except (EOFError, OSError, psutil.Error):
         process.join()
         return f"the process that loads died with exit code {process.exitcode}; is there enough memory?"
 
 
-def _memory(process: psutil.Process) -> tuple[int, int, int]:
-    """Return the bytes of a process that are resident, anonymous, and pages of files (proc(5), statm)."""
+def _memory(process: psutil.Process) -> Peak:
     memory = process.memory_info()
-    return memory.rss, memory.rss - memory.shared, memory.shared
+    shared = getattr(memory, "shared", 0)  # of files and of memory that processes share (Linux, proc(5), statm)
+    return Peak(memory.rss, memory.rss - shared, shared)
 
 
 def _load(order: _Order, connection: Connection) -> None:
@@ -190,15 +209,24 @@ def _measured_load(order: _Order, connection: Connection, scratch: Path) -> None
     connection.send(None)
     connection.recv()
     started = time.perf_counter()
-    model = session.reference if order.which == "base" else session.model
-    _synchronise()
+    model = session.reference if order.which == "base" else _candidate(session)
+    synchronise()
     _tell(connection, time.perf_counter() - started)
     waited = time.perf_counter()
     connection.recv()
     started += time.perf_counter() - waited
-    uncached_logits(model, unpadded(ids.to(input_device(model))))
+    uncached_logits(model, unpadded(ids))
     _tell(connection, time.perf_counter() - started)
     connection.recv()
+
+
+def _candidate(session: Session) -> Any:
+    try:
+        return session.model
+    except NotChecked:
+        if session.load_error is None:
+            raise
+        raise CannotRun(f"the model does not load: {first_line(session.load_error)}") from None
 
 
 def _tell(connection: Connection, seconds: float) -> None:
@@ -210,9 +238,5 @@ def _start_gpus() -> None:
     """Make the contexts of all GPUs, which take time and memory whatever is loaded."""
     for index in range(torch.cuda.device_count()):
         torch.zeros(1, device=f"cuda:{index}")
-    _synchronise()
-
-
-def _synchronise() -> None:
-    for index in range(torch.cuda.device_count()):
-        torch.cuda.synchronize(index)
+        torch.cuda.reset_peak_memory_stats(index)
+    synchronise()

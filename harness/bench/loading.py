@@ -13,15 +13,15 @@ from .record import Measurement, Prediction, Unit
 
 TURN: tuple[Which, Which] = ("base", "pruned")
 
-_SECONDS = (("load", "bare_seconds"), ("load and first forward", "forward_seconds"))
+_SECONDS = (("load", "bare_seconds"), ("load and first pass", "forward_seconds"))
 # What the bare load takes in all is left out: it may have left everything on the disk, or read it twice.
 _MEMORY = (
-    ("peak memory of load and first forward", "forward.resident"),
-    ("of this, anonymous", "forward.anonymous"),
-    ("of this, pages of files", "forward.file_backed"),
-    ("peak memory of the load, anonymous", "bare.anonymous"),
-    ("peak memory of the load, pages of files", "bare.file_backed"),
-    ("peak GPU memory of load and first forward", "forward.gpu"),
+    ("peak memory, load and first pass", "forward.resident"),
+    ("anonymous, load and first pass", "forward.anonymous"),
+    ("pages of files, load and first pass", "forward.file_backed"),
+    ("anonymous, load", "bare.anonymous"),
+    ("pages of files, load", "bare.file_backed"),
+    ("GPU memory, load and first pass", "forward.gpu"),
 )
 
 
@@ -45,9 +45,9 @@ def load_costs(
         except CannotRun as error:
             if not cold:
                 raise
-            notes.append(f"loads with a cold file cache are not measured: {error}")
+            notes.append(f"Loads with a cold file cache are not measured: {error}.")
             continue
-        costs += [_cost(f"{name}, {cache} file cache", "s", runs, place, stored) for name, place in _SECONDS]
+        costs += [_cost(f"{name} ({cache})", "s", runs, place, stored) for name, place in _SECONDS]
         if not cold:
             costs += [
                 _cost(name, "B", runs, place, stored if place == "forward.resident" else None)
@@ -57,9 +57,7 @@ def load_costs(
     return costs, notes
 
 
-def _one(
-    loads: FreshLoads, mode: LoadingMode, which: Which, cold: bool, step: Callable[[str], None]
-) -> Load:
+def _one(loads: FreshLoads, mode: LoadingMode, which: Which, cold: bool, step: Callable[[str], None]) -> Load:
     step(f"{mode.name}: loading the {which} model, {'cold' if cold else 'warm'} file cache")
     return loads.load(mode, which, cold=cold)
 

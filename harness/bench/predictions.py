@@ -52,7 +52,7 @@ def layer_weights(config: Any, plan: PrunePlan) -> int:
     """Return the elements of all linear modules in the decoder layers that a plan keeps."""
     attentions = config.num_hidden_layers - len(plan.self_attn)
     mlps = config.num_hidden_layers - len(plan.mlp)
-    return attentions * attention_weights(config) + mlps * mlp_weights(config)
+    return int(attentions * attention_weights(config) + mlps * mlp_weights(config))
 
 
 def window(config: Any, layer_idx: int) -> int | None:

@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, Self, get_args
+from typing import Any, Final, Literal, Self, TypeGuard, get_args
 
 from harness.errors import CannotRun
 
@@ -155,7 +155,7 @@ class Benchmark:
             raise CannotRun(f"{path} is no benchmark of prunecheck: {error}") from None
 
 
-def is_benchmark(content: object) -> bool:
+def is_benchmark(content: object) -> TypeGuard[Mapping[str, Any]]:
     """Whether what a JSON file holds says of itself that it is a benchmark."""
     return isinstance(content, Mapping) and content.get("kind") == KIND and "schema" in content
 

@@ -11,7 +11,7 @@ import torch
 from harness.checks.check import NotChecked
 from harness.errors import CannotRun
 from harness.judge import new_session
-from harness.loading_modes import LoadingMode
+from harness.loading_modes import LoadingMode, loading_modes
 from harness.memory import available_bytes, too_large
 from harness.quiet import quiet_libraries
 from harness.reporting.environment import environment
@@ -36,7 +36,9 @@ def benchmark_checkpoint(
     *,
     base: str | Path,
     plan: PrunePlan | None = None,
-    modes: Sequence[LoadingMode] | None = None,
+    device_map: Sequence[str] = ("plain",),
+    dtype: Sequence[str] | None = None,
+    quantisation: Sequence[str] = (),
     prompt_tokens: Sequence[int] = (128,),
     new_tokens: int = 32,
     batch: Sequence[int] = (1,),
@@ -50,7 +52,9 @@ def benchmark_checkpoint(
         checkpoint: The pruned checkpoint, as `harness.check_checkpoint` takes it.
         base: The unpruned checkpoint, which is loaded as the stock class.
         plan: The plan that was meant; without it, the manifest's, or what the absent keys amount to.
-        modes: Ways of loading; plain, in the dtype that is stored, if not given.
+        device_map: Places of `harness.loading_modes`.
+        dtype: "float32", "bfloat16"; where neither this nor a quantisation is given, the one that is stored.
+        quantisation: "8bit", "4bit".
         prompt_tokens: Lengths of the prompts, which are random tokens.
         new_tokens: Steps of decoding behind each prompt.
         batch: Batch sizes; each is combined with each length.
@@ -59,14 +63,18 @@ def benchmark_checkpoint(
         progress: See Progress.
 
     Raises:
-        CannotRun: Checkpoint or base is none or broken, its code may not run, or more tokens are asked for than it has
-            positions.
+        CannotRun: Checkpoint or base is none or broken, its code may not run, an option has an unknown value, or more
+            tokens are asked for than the model has positions.
         PlanError: The plan does not fit the base.
     """
     subject = read_subject(checkpoint, base, plan, trust_remote_code=trust_remote_code)
     workload = Workload(tuple(prompt_tokens), new_tokens, tuple(batch), repeats)
     _require_runnable(subject, workload)
-    chosen = list(modes) if modes is not None else [LoadingMode("plain", stored_dtype(subject))]
+    if dtype is None:
+        dtype = () if quantisation else (stored_dtype(subject),)
+    chosen = list(loading_modes(device_map, dtype, quantisation))
+    if not chosen:
+        raise CannotRun("no way of loading is chosen: name a dtype or a quantisation, and a place")
     clock: list[float] = []
     steps = _Steps(progress, len(chosen) * _runs(workload))
     with quiet_libraries(), fresh_loads(subject) as loads, TemporaryDirectory(prefix="prunecheck-") as scratch:
@@ -74,6 +82,7 @@ def benchmark_checkpoint(
         clock_tick(torch.device("cpu"))  # the first one starts threads
         records = tuple(_mode_record(subject, mode, workload, loads, Path(scratch), clock, steps) for mode in chosen)
     options = {
+        "device_map": list(device_map), "dtype": list(dtype), "quantisation": list(quantisation),
         "prompt_tokens": list(prompt_tokens), "new_tokens": new_tokens, "batch": list(batch), "repeats": repeats,
         "trust_remote_code": trust_remote_code,
     }  # fmt: skip
@@ -102,16 +111,16 @@ class _Steps:
     def __init__(self, progress: Progress | None, total: int) -> None:
         self._progress = progress
         self._total = total
-        self._done = 0
+        self.done = 0
 
     def __call__(self, text: str) -> None:
         if self._progress is not None:
-            self._progress(self._done, self._total, text)
-        self._done += 1
+            self._progress(self.done, self._total, text)
+        self.done += 1
 
     def skip_to(self, done: int) -> None:
         """Count what will not run as done."""
-        self._done = done
+        self.done = done
 
 
 def _runs(workload: Workload) -> int:
@@ -142,7 +151,7 @@ def _mode_record(
     clock: list[float],
     steps: _Steps,
 ) -> ModeRecord:
-    done = steps._done
+    done = steps.done
     session = new_session(subject, mode, scratch)
     try:
         if reason := mode.missing or too_large(subject, mode, available_bytes()):

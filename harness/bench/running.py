@@ -18,7 +18,7 @@ from .inference import Generation, clock_tick, static_cache_bytes, timed_generat
 from .predictions import NOTHING_PRUNED, cache_bytes, multiply_adds, step_bytes
 from .record import Measurement, Prediction
 
-PREFILL, DECODE = "prefill", "decode, a step"
+PREFILL, DECODE = "time to first token", "decode, a step"
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ def running_costs(
     Raises NotChecked if one of the models does not load, and whatever a model raises that does not run.
     """
     step(f"{session.mode.name}: loading both models")
-    models = (session.reference, session.model)
+    candidate = session.model  # first, since the reference takes its attention kernels
+    models = (session.reference, candidate)
     costs = resident_costs(*models, session.subject.plan)
     notes: list[str] = []
     for batch, tokens in workload.settings:
@@ -106,7 +107,7 @@ def _generation_costs(
     ]
     base, pruned = runs[-1]
     if base.cache_bytes is None or pruned.cache_bytes is None:
-        notes.append("the bytes of the KV cache are not measured: it is of a kind that has no layers")
+        notes.append("The bytes of the KV cache are not measured: it is of a kind that has no layers.")
         return costs
     return [*costs, _cache_cost(base, pruned, batch, cache, setting)]
 
@@ -158,22 +159,20 @@ def _cache_cost(
     return Measurement("KV cache a token", "B", *values, (share,), setting)
 
 
-def _static_cost(
-    session: Session, models: tuple[Any, Any], workload: Workload, notes: list[str]
-) -> list[Measurement]:
+def _static_cost(session: Session, models: tuple[Any, Any], workload: Workload, notes: list[str]) -> list[Measurement]:
     tokens = max(workload.prompt_tokens) + workload.new_tokens
     try:
         base, pruned = (static_cache_bytes(model, tokens) for model in models)
     except Exception as error:  # a class of a third party that knows no such cache
-        notes.append(f"the static KV cache is not measured: {first_line(error)}")
+        notes.append(f"The static KV cache is not measured: {first_line(error)}.")
         return []
     if base is None or pruned is None:
         return []
     config = stock_config_object(session.subject.config)
     kept = (config.num_hidden_layers - len(session.subject.plan.self_attn)) / config.num_hidden_layers
     notes.append(
-        f"a static KV cache is allocated whole, here for {tokens} tokens a row; where generate() makes it, transformers "
-        "may give every layer its full width, pruned or not, before the model is asked"
+        f"A static KV cache is allocated whole, here for {tokens} tokens a row. Where generate() makes it, transformers "
+        "may give every layer its full width, pruned or not, before the model is asked."
     )
     share = Prediction("bytes", base / tokens, base * kept / tokens)
-    return [Measurement("KV cache a token, static", "B", (base / tokens,), (pruned / tokens,), (share,))]
+    return [Measurement("KV cache a token (static)", "B", (base / tokens,), (pruned / tokens,), (share,))]
