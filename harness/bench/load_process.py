@@ -91,17 +91,15 @@ class _Order:
 
 
 class FreshLoads:
-    """Loads of a subject in fresh processes; see `fresh_loads`."""
+    """Loads in fresh processes; see `fresh_loads`."""
 
-    def __init__(self, subject: Subject, threads: int, connection: Connection) -> None:
-        self._subject = subject
-        self._threads = threads
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def load(self, mode: LoadingMode, which: Which, *, cold: bool = False) -> Load:
+    def load(self, subject: Subject, mode: LoadingMode, which: Which, *, cold: bool = False) -> Load:
         """Load the candidate or its base; raises CannotRun, in one line, if it cannot be, or not with a cold cache."""
         try:
-            self._connection.send(_Order(self._subject, mode, which, cold, self._threads))
+            self._connection.send(_Order(subject, mode, which, cold, torch.get_num_threads()))
             answer: Load | str = self._connection.recv()
         except (EOFError, OSError):
             raise CannotRun("the process that loads models died") from None
@@ -111,7 +109,7 @@ class FreshLoads:
 
 
 @contextmanager
-def fresh_loads(subject: Subject) -> Iterator[FreshLoads]:
+def fresh_loads() -> Iterator[FreshLoads]:
     """Start the process that all loads are forks of; it ends with the `with`."""
     # Not forked itself: this process may have threads, a GPU and models.
     context = get_context("spawn")
@@ -120,7 +118,7 @@ def fresh_loads(subject: Subject) -> Iterator[FreshLoads]:
     process.start()
     theirs.close()
     try:
-        yield FreshLoads(subject, torch.get_num_threads(), ours)
+        yield FreshLoads(ours)
     finally:
         ours.close()
         process.join()

@@ -7,7 +7,9 @@ from operator import attrgetter
 
 from harness.errors import CannotRun
 from harness.loading_modes import LoadingMode
+from harness.subject import Subject
 
+from .disk import stored_bytes
 from .load_process import FreshLoads, Load, Which
 from .record import Measurement, Prediction, Unit
 
@@ -26,13 +28,14 @@ _MEMORY = (
 
 
 def load_costs(
-    loads: FreshLoads, mode: LoadingMode, stored: Prediction, repeats: int, step: Callable[[str], None]
+    loads: FreshLoads, subject: Subject, mode: LoadingMode, repeats: int, step: Callable[[str], None]
 ) -> tuple[list[Measurement], list[str]]:
     """Return the costs of a load in this mode, and notes on what could not be measured.
 
-    `stored` are the bytes that there are to load. Memory is that of the loads with a warm cache. Raises CannotRun if
-    the base or the candidate cannot be loaded.
+    Memory is that of the loads with a warm cache. What is predicted are the stored bytes. Raises CannotRun if the base
+    or the candidate cannot be loaded.
     """
+    stored = stored_bytes(subject)
     costs: list[Measurement] = []
     notes: list[str] = []
     for cold in (False, True):
@@ -40,7 +43,7 @@ def load_costs(
         runs: list[tuple[Load, Load]] = []
         try:
             for _ in range(repeats):
-                base, pruned = (_one(loads, mode, which, cold, step) for which in TURN)
+                base, pruned = (_one(loads, subject, mode, which, cold, step) for which in TURN)
                 runs.append((base, pruned))
         except CannotRun as error:
             if not cold:
@@ -57,9 +60,11 @@ def load_costs(
     return costs, notes
 
 
-def _one(loads: FreshLoads, mode: LoadingMode, which: Which, cold: bool, step: Callable[[str], None]) -> Load:
+def _one(
+    loads: FreshLoads, subject: Subject, mode: LoadingMode, which: Which, cold: bool, step: Callable[[str], None]
+) -> Load:
     step(f"{mode.name}: loading the {which} model, {'cold' if cold else 'warm'} file cache")
-    return loads.load(mode, which, cold=cold)
+    return loads.load(subject, mode, which, cold=cold)
 
 
 def _cost(

@@ -20,7 +20,7 @@ from harness.stock import stock_config_object
 from harness.subject import Subject, read_subject
 from pruning import PrunePlan
 
-from .disk import stored_bytes, stored_costs
+from .disk import stored_costs
 from .inference import clock_tick
 from .load_process import FreshLoads, fresh_loads
 from .loading import load_costs
@@ -77,7 +77,7 @@ def benchmark_checkpoint(
         raise CannotRun("no way of loading is chosen: name a dtype or a quantisation, and a place")
     clock: list[float] = []
     steps = _Steps(progress, len(chosen) * _runs(workload))
-    with quiet_libraries(), fresh_loads(subject) as loads, TemporaryDirectory(prefix="prunecheck-") as scratch:
+    with quiet_libraries(), fresh_loads() as loads, TemporaryDirectory(prefix="prunecheck-") as scratch:
         stored = stored_costs(subject)
         clock_tick(torch.device("cpu"))  # the first one starts threads
         records = tuple(_mode_record(subject, mode, workload, loads, Path(scratch), clock, steps) for mode in chosen)
@@ -157,7 +157,7 @@ def _mode_record(
         if reason := mode.missing or too_large(subject, mode, available_bytes()):
             return ModeRecord(mode.name, reason)
         # Loads come first: what a model in this process has mapped could not be dropped from the file cache.
-        costs, notes = load_costs(loads, mode, stored_bytes(subject), workload.repeats, steps)
+        costs, notes = load_costs(loads, subject, mode, workload.repeats, steps)
         more, more_notes = running_costs(session, workload, clock, steps)
         return ModeRecord(mode.name, None, (*costs, *more), (*notes, *more_notes))
     except (CannotRun, NotChecked) as error:

@@ -171,8 +171,12 @@ def _static_cost(session: Session, models: tuple[Any, Any], workload: Workload, 
     config = stock_config_object(session.subject.config)
     kept = (config.num_hidden_layers - len(session.subject.plan.self_attn)) / config.num_hidden_layers
     notes.append(
-        f"A static KV cache is allocated whole, here for {tokens} tokens a row. Where generate() makes it, transformers "
-        "may give every layer its full width, pruned or not, before the model is asked."
+        "A static KV cache is allocated whole. Where generate() makes it, transformers may give every layer its full "
+        "width, pruned or not, before the model is asked."
     )
     share = Prediction("bytes", base / tokens, base * kept / tokens)
-    return [Measurement("KV cache a token (static)", "B", (base / tokens,), (pruned / tokens,), (share,))]
+    return [
+        Measurement(
+            "KV cache a token (static)", "B", (base / tokens,), (pruned / tokens,), (share,), {"tokens in all": tokens}
+        )
+    ]
