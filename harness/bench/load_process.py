@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, Literal
@@ -91,37 +90,39 @@ class _Order:
 
 
 class FreshLoads:
-    """Loads in fresh processes; see `fresh_loads`."""
+    """Loads in fresh processes; the one that all are forks of starts with the first, and ends with `close`."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self) -> None:
+        self._started: tuple[Connection, SpawnProcess] | None = None
 
     def load(self, subject: Subject, mode: LoadingMode, which: Which, *, cold: bool = False) -> Load:
         """Load the candidate or its base; raises CannotRun, in one line, if it cannot be, or not with a cold cache."""
+        connection, _ = self._started = self._started or _start()
         try:
-            self._connection.send(_Order(subject, mode, which, cold, torch.get_num_threads()))
-            answer: Load | str = self._connection.recv()
+            connection.send(_Order(subject, mode, which, cold, torch.get_num_threads()))
+            answer: Load | str = connection.recv()
         except (EOFError, OSError):
             raise CannotRun("the process that loads models died") from None
         if isinstance(answer, str):
             raise CannotRun(answer)
         return answer
 
+    def close(self) -> None:
+        """End the process."""
+        if self._started is not None:
+            connection, process = self._started
+            connection.close()
+            process.join()
 
-@contextmanager
-def fresh_loads() -> Iterator[FreshLoads]:
-    """Start the process that all loads are forks of; it ends with the `with`."""
+
+def _start() -> tuple[Connection, SpawnProcess]:
     # Not forked itself: this process may have threads, a GPU and models.
     context = get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs,))
     process.start()
     theirs.close()
-    try:
-        yield FreshLoads(ours)
-    finally:
-        ours.close()
-        process.join()
+    return ours, process
 
 
 def _serve(connection: Connection) -> None:

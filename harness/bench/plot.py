@@ -43,7 +43,7 @@ def write_plot(benchmark: Benchmark, path: Path) -> None:
     groups += [(mode.name, plotted(mode.measurements)) for mode in benchmark.modes]
     groups = [(title, costs) for title, costs in groups if costs]
     rows = [len(costs) for _, costs in groups]
-    with mpl.rc_context({"svg.hashsalt": "prunecheck", "font.size": 9}):
+    with mpl.rc_context({"svg.hashsalt": "prunecheck", "font.size": 9, "text.parse_math": False}):
         figure = Figure(figsize=(_WIDTH, _ROW * sum(rows) + _TITLE * len(groups) + _EDGES), layout="constrained")
         every_axes = figure.subplots(max(len(rows), 1), 1, sharex=True, squeeze=False, height_ratios=rows or None)[:, 0]
         for axes, (title, costs) in zip(every_axes, groups, strict=bool(groups)):

@@ -40,8 +40,8 @@ class Prediction:
 class Measurement:
     """One cost of both models, in bytes ("B") or seconds ("s").
 
-    `base` and `pruned` hold one value a run; runs took turns, so the n-th of the one and the n-th of the other were
-    made one after the other. `setting` says under which circumstances, such as `{"batch": 1, "prompt_tokens": 128}`.
+    `base` and `pruned` hold one value a run, of at least one. Runs took turns, so the n-th of the one and the n-th of
+    the other were made one after the other. `setting` says under which circumstances, such as `{"batch": 1, "prompt_tokens": 128}`.
     The first prediction is the one that the gain is held against. `tokens` are those that a run handled, where it
     handled any.
     """
@@ -194,8 +194,8 @@ def _mode(content: Mapping[str, Any]) -> ModeRecord:
 
 def _measurement(content: Mapping[str, Any]) -> Measurement:
     base, pruned = _numbers(content["base"]), _numbers(content["pruned"])
-    if len(base) != len(pruned):
-        raise ValueError("base and pruned have run unequally often")
+    if not base or len(base) != len(pruned):
+        raise ValueError("base and pruned have not run equally often")
     tokens = content["tokens"]
     setting = _of_type(content["setting"], Mapping)
     return Measurement(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,7 +23,7 @@ from pruning import PrunePlan
 
 from .disk import stored_costs
 from .inference import clock_tick
-from .load_process import FreshLoads, fresh_loads
+from .load_process import FreshLoads
 from .loading import load_costs
 from .record import Benchmark, ModeRecord
 from .running import Workload, running_costs
@@ -77,8 +78,12 @@ def benchmark_checkpoint(
         raise CannotRun("no way of loading is chosen: name a dtype or a quantisation, and a place")
     clock: list[float] = []
     steps = _Steps(progress, len(chosen) * _runs(workload))
-    with quiet_libraries(), fresh_loads() as loads, TemporaryDirectory(prefix="prunecheck-") as scratch:
-        stored = stored_costs(subject)
+    stored = stored_costs(subject)
+    with (
+        quiet_libraries(),
+        closing(FreshLoads()) as loads,
+        TemporaryDirectory(prefix="prunecheck-") as scratch,
+    ):
         clock_tick(torch.device("cpu"))  # the first one starts threads
         records = tuple(_mode_record(subject, mode, workload, loads, Path(scratch), clock, steps) for mode in chosen)
     options = {

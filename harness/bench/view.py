@@ -52,7 +52,9 @@ def costs_table(measurements: Sequence[Measurement]) -> Table:
             arrived(each),
         )
         if each.tokens is not None:
-            table.add_row("", *(f"{each.tokens / statistics.median(runs):.1f} tokens/s" for runs in values))
+            table.add_row(
+                "", *(f"{each.tokens / statistics.median(runs):.1f} tokens/s" if any(runs) else "" for runs in values)
+            )
     return table
 
 
