@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from harness.errors import CannotRun
 from harness.reporting.report import require_writable
+from harness.reporting.terminal import visible
 from pruning import PrunePlan
 
 from .record import Benchmark, Measurement
@@ -43,7 +45,9 @@ def write_plot(benchmark: Benchmark, path: Path) -> None:
     groups += [(mode.name, plotted(mode.measurements)) for mode in benchmark.modes]
     groups = [(title, costs) for title, costs in groups if costs]
     rows = [len(costs) for _, costs in groups]
-    with mpl.rc_context({"svg.hashsalt": "prunecheck", "font.size": 9, "text.parse_math": False}):
+    # Names are anyone's: none of them is a formula, and characters that the font lacks become boxes.
+    style = mpl.rc_context({"svg.hashsalt": "prunecheck", "font.size": 9, "text.parse_math": False})
+    with style, warnings.catch_warnings(action="ignore"):
         figure = Figure(figsize=(_WIDTH, _ROW * sum(rows) + _TITLE * len(groups) + _EDGES), layout="constrained")
         every_axes = figure.subplots(max(len(rows), 1), 1, sharex=True, squeeze=False, height_ratios=rows or None)[:, 0]
         for axes, (title, costs) in zip(every_axes, groups, strict=bool(groups)):
@@ -54,7 +58,8 @@ def write_plot(benchmark: Benchmark, path: Path) -> None:
             figure.legend(
                 *every_axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False
             )
-        figure.suptitle(f"{Path(benchmark.checkpoint).name}: {PrunePlan.from_dict(benchmark.plan)}", fontsize=10)
+        title = visible(f"{Path(benchmark.checkpoint).name}: {PrunePlan.from_dict(benchmark.plan)}")
+        figure.suptitle(title, fontsize=10)
         try:
             figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix.lower() == ".svg" else {})
         except OSError as error:
@@ -89,11 +94,11 @@ def _draw(axes: Axes, title: str, costs: list[Measurement]) -> None:
         label="the plan",
     )
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(positions, [each.label for each in costs])
+    axes.set_yticks(positions, [visible(each.label) for each in costs])
     axes.set_ylim(len(costs) - 0.4, -0.6)
     axes.grid(axis="x", color="#dddddd", linewidth=0.5)
     axes.set_axisbelow(True)
-    axes.set_title(title, fontsize=9, fontweight="bold", loc="left")
+    axes.set_title(visible(title), fontsize=9, fontweight="bold", loc="left")
 
 
 def _limits(costs: list[Measurement]) -> tuple[float, float]:

@@ -41,9 +41,9 @@ class Measurement:
     """One cost of both models, in bytes ("B") or seconds ("s").
 
     `base` and `pruned` hold one value a run, of at least one. Runs took turns, so the n-th of the one and the n-th of
-    the other were made one after the other. `setting` says under which circumstances, such as `{"batch": 1, "prompt_tokens": 128}`.
-    The first prediction is the one that the gain is held against. `tokens` are those that a run handled, where it
-    handled any.
+    the other were made one after the other. `setting` says under which circumstances, such as
+    `{"batch": 1, "prompt tokens": 128}`. The first prediction is the one that the gain is held against. `tokens` are
+    those that a run handled, where it handled any.
     """
 
     name: str

@@ -52,9 +52,7 @@ def costs_table(measurements: Sequence[Measurement]) -> Table:
             arrived(each),
         )
         if each.tokens is not None:
-            table.add_row(
-                "", *(f"{each.tokens / statistics.median(runs):.1f} tokens/s" if any(runs) else "" for runs in values)
-            )
+            table.add_row("", *(_rate(each.tokens, runs) for runs in values))
     return table
 
 
@@ -106,6 +104,11 @@ def _summary(benchmark: Benchmark) -> RenderableType:
         text = f"varied by {spread:.0%} between the quartiles, {slowest:.1f}-fold in all"
         rows.append(("speed of this:", plain(text, "bold yellow" if spread > _NOISY else "")))
     return pairs(*rows)
+
+
+def _rate(tokens: int, seconds: Sequence[float]) -> str:
+    median = statistics.median(seconds)
+    return f"{tokens / median:.1f} tokens/s" if median else ""
 
 
 def _range(measurement: Measurement) -> str:
