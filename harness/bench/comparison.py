@@ -19,7 +19,9 @@ from .record import Benchmark, Measurement
 from .view import percent, speed_spread
 
 _NOTICEABLE: Final = 0.02
-"""The least change of a share that counts, where the runs of both benchmarks lie apart; bytes do not vary at all."""
+"""The least change of a share that is told of, where all runs lie apart; of what is counted, every change is."""
+_FEWEST: Final = 3
+"""Runs that a benchmark must have for it to say something of what is not counted."""
 
 
 @dataclass(frozen=True)
@@ -43,26 +45,28 @@ class CostChange:
         """Whether no pair of runs of the one benchmark gave what a pair of runs of the other did."""
         if self.before is None or self.after is None:
             return False
+        if not self._is_counted and min(len(self.before.base), len(self.after.base)) < _FEWEST:
+            return False
         before, after = self.before.removed_range, self.after.removed_range
         return before is not None and after is not None and (before[1] < after[0] or after[1] < before[0])
 
     @property
     def is_worse(self) -> bool:
-        """Whether gain was lost: the runs lie apart, and by more than a machine's noise, of which bytes have none."""
+        """Whether gain was lost: the runs lie apart, and by more than a machine's noise."""
         if self.change is None or not self.is_apart:
             return False
-        return self.change < (0 if self._is_exact else -_NOTICEABLE)
+        return self.change < (0 if self._is_counted else -_NOTICEABLE)
 
     @property
     def is_better(self) -> bool:
         """Whether gain was won, in the same sense."""
         if self.change is None or not self.is_apart:
             return False
-        return self.change > (0 if self._is_exact else _NOTICEABLE)
+        return self.change > (0 if self._is_counted else _NOTICEABLE)
 
     @property
-    def _is_exact(self) -> bool:
-        return self.before is not None and len(self.before.base) == 1
+    def _is_counted(self) -> bool:
+        return self.before is not None and self.before.is_counted
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.stored import StoredCheckpoint, unloaded_files
 from harness.subject import Subject
 
-from .record import Measurement, Prediction
+from .record import Measurement, Prediction, counted
 
 
 def stored_costs(subject: Subject) -> tuple[Measurement, ...]:
@@ -18,11 +18,11 @@ def stored_costs(subject: Subject) -> tuple[Measurement, ...]:
     Raises PlanError for a plan that does not fit the base.
     """
     assert subject.base is not None
-    prediction = (stored_bytes(subject),)
+    prediction = stored_bytes(subject)
     base, pruned = _files(subject.base), _files(subject.stored)
     return (
-        Measurement("weight files", "B", (_file_bytes(base),), (_file_bytes(pruned),), prediction),
-        Measurement("tensors in them", "B", (_tensor_bytes(base),), (_tensor_bytes(pruned),), prediction),
+        counted("weight files", _file_bytes(base), _file_bytes(pruned), prediction),
+        counted("tensors in them", _tensor_bytes(base), _tensor_bytes(pruned), prediction),
     )
 
 

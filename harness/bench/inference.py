@@ -7,8 +7,10 @@ pass a token. `generate`'s own bookkeeping, the same for every model, is left ou
 
 from __future__ import annotations
 
+import statistics
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 import torch
@@ -21,7 +23,7 @@ _CLOCK_SIZE: Final = 512
 
 @dataclass(frozen=True)
 class Generation:
-    """What one run came to: `prefill_seconds` until the first token is known, `step_seconds` a token after that.
+    """What one run came to: seconds until the first token is known, and of the median step of those that follow.
 
     `cache_bytes` are those of all keys and values in the end, None for a cache of a kind that is not known;
     `cached_tokens` how many tokens a row has then.
@@ -45,11 +47,12 @@ def timed_generation(model: Any, ids: Tensor, new_tokens: int) -> Generation:
     synchronise()
     prefilled = time.perf_counter()
     cache = output.past_key_values
+    ticks = [prefilled]
     for _ in range(new_tokens):
         token = _next_token(model(input_ids=token, past_key_values=cache, use_cache=True))
-    synchronise()
-    ended = time.perf_counter()
-    step_seconds = (ended - prefilled) / new_tokens
+        synchronise()  # as `generate`, which looks at each token before the next
+        ticks.append(time.perf_counter())
+    step_seconds = statistics.median(after - before for before, after in pairwise(ticks))
     return Generation(prefilled - started, step_seconds, cache_bytes(cache), ids.shape[1] + new_tokens)
 
 

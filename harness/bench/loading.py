@@ -36,7 +36,8 @@ def load_costs(
     or the candidate cannot be loaded.
     """
     stored = stored_bytes(subject)
-    costs: list[Measurement] = []
+    seconds: list[Measurement] = []
+    memory: list[Measurement] = []
     notes: list[str] = []
     for cold in (False, True):
         cache = "cold" if cold else "warm"
@@ -50,14 +51,14 @@ def load_costs(
                 raise
             notes.append(f"Loads with a cold file cache are not measured: {error}.")
             continue
-        costs += [_cost(f"{name} ({cache})", "s", runs, place, stored) for name, place in _SECONDS]
+        seconds += [_cost(f"{name} ({cache})", "s", runs, place, stored) for name, place in _SECONDS]
         if not cold:
-            costs += [
+            memory = [
                 _cost(name, "B", runs, place, stored if place == "forward.resident" else None)
                 for name, place in _MEMORY
                 if "gpu" not in place or any(load.forward.gpu for run in runs for load in run)
             ]
-    return costs, notes
+    return [*seconds, *memory], notes
 
 
 def _one(

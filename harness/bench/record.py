@@ -43,7 +43,8 @@ class Measurement:
     `base` and `pruned` hold one value a run, of at least one. Runs took turns, so the n-th of the one and the n-th of
     the other were made one after the other. `setting` says under which circumstances, such as
     `{"batch": 1, "prompt tokens": 128}`. The first prediction is the one that the gain is held against. `tokens` are
-    those that a run handled, where it handled any.
+    those that a run handled, where it handled any. What `is_counted` is the same whenever it is looked at: bytes of
+    files and tensors.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Measurement:
     predictions: tuple[Prediction, ...] = ()
     setting: Mapping[str, int] = field(default_factory=dict)
     tokens: int | None = None
+    is_counted: bool = False
 
     @property
     def label(self) -> str:
@@ -155,6 +157,18 @@ class Benchmark:
             raise CannotRun(f"{path} is no benchmark of prunecheck: {error}") from None
 
 
+def counted(
+    name: str,
+    base: float,
+    pruned: float,
+    prediction: Prediction | None = None,
+    setting: Mapping[str, int] | None = None,
+) -> Measurement:
+    """Return a cost in bytes that was counted."""
+    predictions = () if prediction is None else (prediction,)
+    return Measurement(name, "B", (base,), (pruned,), predictions, setting or {}, is_counted=True)
+
+
 def is_benchmark(content: object) -> TypeGuard[Mapping[str, Any]]:
     """Whether what a JSON file holds says of itself that it is a benchmark."""
     return isinstance(content, Mapping) and content.get("kind") == KIND and "schema" in content
@@ -206,6 +220,7 @@ def _measurement(content: Mapping[str, Any]) -> Measurement:
         predictions=tuple(map(_prediction, content["predictions"])),
         setting={_of_type(name, str): _of_type(value, int) for name, value in setting.items()},
         tokens=None if tokens is None else _of_type(tokens, int),
+        is_counted=_of_type(content["is_counted"], bool),
     )
 
 

@@ -16,7 +16,7 @@ from pruning.plan import SUBLAYERS
 
 from .inference import Generation, clock_tick, static_cache_bytes, timed_generation
 from .predictions import NOTHING_PRUNED, cache_bytes, multiply_adds, step_bytes
-from .record import Measurement, Prediction
+from .record import Measurement, Prediction, counted
 
 PREFILL, DECODE = "time to first token", "decode, a step"
 
@@ -66,17 +66,12 @@ def resident_costs(base: Any, pruned: Any, plan: PrunePlan) -> list[Measurement]
         resident_weight_bytes_by_device(base, without=modules),
         resident_weight_bytes_by_device(pruned),
     )
-    total = Measurement(
-        "resident weights", "B", (sum(whole.values()),), (sum(held.values()),),
-        (Prediction("bytes", sum(whole.values()), sum(ideal.values())),),
-    )  # fmt: skip
+    prediction = Prediction("bytes", sum(whole.values()), sum(ideal.values()))
+    total = counted("resident weights", sum(whole.values()), sum(held.values()), prediction)
     devices = sorted({*whole, *held})
     if len(devices) < 2:
         return [total]
-    return [
-        total,
-        *(Measurement(f"of this, on {name}", "B", (whole.get(name, 0),), (held.get(name, 0),)) for name in devices),
-    ]
+    return [total, *(counted(f"of this, on {name}", whole.get(name, 0), held.get(name, 0)) for name in devices)]
 
 
 def _generation_costs(
@@ -155,8 +150,7 @@ def _cache_cost(
     assert pruned.cache_bytes is not None
     seen = batch * base.cached_tokens
     share = Prediction("bytes", prediction.base / seen, prediction.pruned / seen)
-    values = (base.cache_bytes / seen,), (pruned.cache_bytes / seen,)
-    return Measurement("KV cache a token", "B", *values, (share,), setting)
+    return counted("KV cache a token", base.cache_bytes / seen, pruned.cache_bytes / seen, share, setting)
 
 
 def _static_cost(session: Session, models: tuple[Any, Any], workload: Workload, notes: list[str]) -> list[Measurement]:
@@ -175,8 +169,5 @@ def _static_cost(session: Session, models: tuple[Any, Any], workload: Workload, 
         "width, pruned or not, before the model is asked."
     )
     share = Prediction("bytes", base / tokens, base * kept / tokens)
-    return [
-        Measurement(
-            "KV cache a token (static)", "B", (base / tokens,), (pruned / tokens,), (share,), {"tokens in all": tokens}
-        )
-    ]
+    setting = {"tokens in all": tokens}
+    return [counted("KV cache a token (static)", base / tokens, pruned / tokens, share, setting)]

@@ -102,7 +102,7 @@ def _summary(benchmark: Benchmark) -> RenderableType:
     if spread is not None:
         slowest = max(benchmark.clock) / min(benchmark.clock)
         text = f"varied by {spread:.0%} between the quartiles, {slowest:.1f}-fold in all"
-        rows.append(("speed of this:", plain(text, "bold yellow" if spread > _NOISY else "")))
+        rows.append(("machine's speed:", plain(text, "bold yellow" if spread > _NOISY else "")))
     return pairs(*rows)
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from harness.bench.record import Benchmark, Measurement, ModeRecord, Prediction
+from harness.bench.record import Benchmark, Measurement, ModeRecord, Prediction, counted
 
 BYTES = Prediction("bytes", 1000, 800)
 
@@ -15,8 +15,8 @@ def seconds(name: str, base: tuple[float, ...], pruned: tuple[float, ...], **oth
 
 
 def size(name: str, base: int, pruned: int, **other: Any) -> Measurement:
-    """A cost in bytes of which the plan removes a fifth."""
-    return Measurement(name, "B", (base,), (pruned,), (BYTES,), **other)
+    """A counted cost of which the plan removes a fifth."""
+    return counted(name, base, pruned, BYTES, **other)
 
 
 def benchmark_of(*costs: Measurement, **other: Any) -> Benchmark:
@@ -48,6 +48,7 @@ def _measurements(draw: st.DrawFn) -> Measurement:
         predictions=tuple(draw(st.lists(_predictions, max_size=2))),
         setting=draw(st.dictionaries(st.text(), st.integers(), max_size=2)),
         tokens=draw(st.none() | st.integers(1, 10**9)),
+        is_counted=draw(st.booleans()),
     )
 
 

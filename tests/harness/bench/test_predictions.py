@@ -54,7 +54,7 @@ def test_weights(drawn: tuple[Any, PrunePlan]) -> None:
     assert head_weights(model.config) == model.lm_head.weight.numel()
 
 
-@given(models(), st.integers(1, 2), st.integers(1, 12))
+@given(models(), st.integers(1, 2), st.integers(1, 9))
 def test_steps(drawn: tuple[Any, PrunePlan], batch: int, tokens: int) -> None:
     """Token by token, multiply-adds and cache are those predicted: one element a token for each pruned attention."""
     model, plan = drawn
