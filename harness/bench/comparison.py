@@ -19,7 +19,7 @@ from .record import Benchmark, Measurement
 from .view import percent, speed_spread
 
 _NOTICEABLE: Final = 0.02
-"""The least change of a share that is told of, where all runs lie apart; of what is counted, every change is."""
+"""The least change of a share that is told of, beyond the uncertainty; of what is counted, every change is."""
 _FEWEST: Final = 3
 """Runs that a benchmark must have for it to say something of what is not counted."""
 
@@ -42,17 +42,17 @@ class CostChange:
 
     @property
     def is_apart(self) -> bool:
-        """Whether no pair of runs of the one benchmark gave what a pair of runs of the other did."""
-        if self.before is None or self.after is None:
+        """Whether the shares differ by more than both are uncertain."""
+        if self.before is None or self.after is None or self.change is None:
             return False
         if not self._is_counted and min(len(self.before.base), len(self.after.base)) < _FEWEST:
             return False
-        before, after = self.before.removed_range, self.after.removed_range
-        return before is not None and after is not None and (before[1] < after[0] or after[1] < before[0])
+        before, after = self.before.uncertainty, self.after.uncertainty
+        return before is not None and after is not None and abs(self.change) > before + after
 
     @property
     def is_worse(self) -> bool:
-        """Whether gain was lost: the runs lie apart, and by more than a machine's noise."""
+        """Whether gain was lost, by more than the uncertainty, and than machines differ anyway."""
         if self.change is None or not self.is_apart:
             return False
         return self.change < (0 if self._is_counted else -_NOTICEABLE)
@@ -137,16 +137,15 @@ def _lost(comparison: BenchmarkComparison) -> Iterator[RenderableType]:
 def _conclusion(comparison: BenchmarkComparison) -> RenderableType:
     worse = sum(each.is_worse for each in comparison.costs)
     if not worse:
-        return section("no regression: no gain was lost beyond what the runs vary by", "bold green")
+        return section("no regression: no gain was lost beyond the uncertainty", "bold green")
     return section(f"regression: of {worse} cost(s) less is gone than before", "bold red")
 
 
 def _gone(measurement: Measurement | None) -> str:
-    if measurement is None or measurement.removed is None or measurement.removed_range is None:
+    if measurement is None or measurement.removed is None:
         return ""
-    low, high = measurement.removed_range
-    spread = "" if low == high else f" ({low:.1%} to {high:.1%})"
-    return f"{percent(measurement.removed)}{spread}"
+    uncertainty = measurement.uncertainty
+    return percent(measurement.removed) + (f" ± {percent(uncertainty)}" if uncertainty else "")
 
 
 def _table(*titles: str) -> Table:

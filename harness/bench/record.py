@@ -6,6 +6,7 @@ A cost is bytes or seconds, so less is better and every gain is a share that wen
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -75,6 +76,20 @@ class Measurement:
     def removed_range(self) -> tuple[float, float] | None:
         """The least and the largest share that went away in a pair of runs."""
         return (1 - max(self.ratios), 1 - min(self.ratios)) if self.ratios else None
+
+    @property
+    def uncertainty(self) -> float | None:
+        """How far the share may be off: 0 if counted, None after a single run.
+
+        Half the notch of a box plot, 1.57 times the distance of the quartiles over the root of the number of runs, an
+        interval of about 95 % for a median (McGill, Tukey and Larsen 1978, Variations of Box Plots).
+        """
+        if self.is_counted:
+            return 0.0
+        if len(self.ratios) < 2:
+            return None
+        first, _, third = statistics.quantiles(self.ratios, n=4, method="inclusive")
+        return 1.57 * (third - first) / math.sqrt(len(self.ratios))
 
     @property
     def arrived(self) -> float | None:
@@ -192,6 +207,7 @@ def _written(measurement: Measurement) -> dict[str, Any]:
         "predicted": [prediction.removed for prediction in measurement.predictions],
         "removed": measurement.removed,
         "removed_range": measurement.removed_range,
+        "uncertainty": measurement.uncertainty,
         "arrived": measurement.arrived,
     }
 

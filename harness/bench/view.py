@@ -20,11 +20,12 @@ _NOISY = 0.1
 
 def print_benchmark(benchmark: Benchmark, *, console: Console | None = None) -> None:
     """Write a benchmark for people to `console`, by default stdout."""
-    sections = [_summary(benchmark), section("on disk", "bold", costs_table(benchmark.stored))]
+    sections: list[RenderableType] = [_summary(benchmark), section("on disk", "bold", costs_table(benchmark.stored))]
     for mode in benchmark.modes:
         if mode.skipped is None:
-            notes = (plain(f"* {note}", "italic") for note in mode.notes)
-            sections.append(section(mode.name, "bold", costs_table(mode.measurements), *notes))
+            sections.append(section(mode.name, "bold", costs_table(mode.measurements)))
+    notes = dict.fromkeys(note for mode in benchmark.modes for note in mode.notes)
+    sections += [plain(f"* {note}", "italic") for note in notes]
     sections += [*_skipped(benchmark), *_explanation(benchmark)]
     (console or stdout_console()).print(Group(*sections))
 
@@ -62,13 +63,16 @@ def percent(share: float | None) -> str:
 
 
 def arrived(measurement: Measurement) -> str:
-    """Return how much of the predicted gain arrived: "unclear" where single runs saw none of it as well as all."""
-    if measurement.arrived is None or measurement.removed is None or measurement.removed_range is None:
+    """Return how much of the predicted gain arrived: "unclear" where that is not known to half of it."""
+    share, uncertainty = measurement.arrived, measurement.uncertainty
+    if share is None or measurement.removed is None:
         return ""
-    low, high = measurement.removed_range
-    if low <= 0 < measurement.predictions[0].removed <= high:
+    if uncertainty is not None and measurement.removed + uncertainty <= 0:
+        return "nothing"
+    planned = measurement.predictions[0].removed
+    if uncertainty is None or uncertainty > planned / 2:
         return "unclear"
-    return "nothing" if measurement.removed <= 0 else f"{measurement.arrived:.0%}"
+    return f"{share:.0%}" if measurement.is_counted else f"{share:.0%} ± {uncertainty / planned:.0%}"
 
 
 def quantity(value: float, unit: str) -> str:
@@ -134,8 +138,8 @@ def _explanation(benchmark: Benchmark) -> Iterator[RenderableType]:
         yield plain(
             "gone: the share of the base's cost that the pruned model does not have; the median over pairs of "
             "neighbouring runs. arrived: this, as a share of what the plan removes: of multiply-adds until the first "
-            "token, of bytes elsewhere; unclear where single runs saw none of it as well as all. warm, cold: whether "
-            "the files lie in the system's cache. Memory is what is added by the load; pages of files can be given "
-            "back at any time.",
+            "token, of bytes elsewhere; unclear where the runs differ too much to know it to half of that: take more "
+            "--repeats, or a machine that does nothing else. warm, cold: whether the files lie in the "
+            "system's cache. Memory is what is added by the load; pages of files can be given back at any time.",
             "italic",
         )

@@ -9,7 +9,7 @@ from hypothesis import given
 
 from harness import CannotRun
 from harness.bench.record import Benchmark, Measurement, Prediction, is_benchmark
-from tests.harness.bench.records import BYTES, benchmark_of, benchmarks, seconds
+from tests.harness.bench.records import BYTES, benchmark_of, benchmarks, seconds, size
 from tests.harness.reports import passed, report_of
 
 
@@ -28,6 +28,9 @@ def test_what_is_gone() -> None:
     assert cost.removed_range == pytest.approx((0.1, 0.2))
     assert BYTES.removed == pytest.approx(0.2)
     assert cost.arrived == pytest.approx(0.5)
+    assert cost.uncertainty == pytest.approx(1.57 * 0.05 / 3**0.5)
+    assert seconds("load", (1.0,), (0.9,)).uncertainty is None
+    assert size("weight files", 1000, 900).uncertainty == 0
 
 
 def test_what_cannot_be_told() -> None:

@@ -27,7 +27,7 @@ def test_table() -> None:
     first = seconds("time to first token", (2.0, 2.0, 2.0), (1.8, 1.9, 1.7), setting={"batch": 2}, tokens=200)
     table = rows(benchmark_of(first, size("resident weights", 2_000_000, 1_600_000)))
     assert table["weight files"] == ["1.00 kB", "800 B", "20.0%", "", "20.0%", "", "100%"]
-    assert table["time to first token"] == ["2.00 s", "1.80 s", "10.0%", "5.0% to 15.0%", "20.0%", "", "50%"]
+    assert table["time to first token"] == ["2.00 s", "1.80 s", "10.0%", "5.0% to 15.0%", "20.0%", "", "50% ± 23%"]
     assert "batch 2" in table
     assert table["resident weights"][:2] == ["2.00 MB", "1.60 MB"]
 
@@ -35,15 +35,16 @@ def test_table() -> None:
 @pytest.mark.parametrize(
     ("pruned", "text"),
     [
-        ((0.8, 0.8, 0.8), "100%"),
-        ((0.7, 0.9, 1.1), "unclear"),  # some run saw nothing, and some all
-        ((0.9, 0.9, 1.1), "50%"),  # none saw all
+        ((0.8, 0.8, 0.8), "100% ± 0%"),
+        ((0.78, 0.8, 0.82), "100% ± 9%"),  # the quartiles are 0.02 apart
+        ((0.7, 0.9, 1.1), "unclear"),
         ((1.1, 1.2, 1.3), "nothing"),
+        ((0.8,), "unclear"),
     ],
 )
 def test_what_arrived(pruned: tuple[float, ...], text: str) -> None:
-    """A gain that single runs saw as well as not is called unclear, and a cost that grew is no gain."""
-    assert arrived(seconds("load", (1.0, 1.0, 1.0), pruned)) == text
+    """A gain has its uncertainty, and is unclear where that is over half of it; a cost that grew is no gain."""
+    assert arrived(seconds("load", (1.0,) * len(pruned), pruned)) == text
 
 
 def test_what_is_told_beside() -> None:
