@@ -1,4 +1,4 @@
-"""Judges pruned models: are they what their plan says?
+"""Judges pruned models: are they what their plan says? And measures them: what does the plan save?
 
 Light to import: torch and transformers are loaded with the first function that needs them.
 """
@@ -9,6 +9,8 @@ _HOMES = {
     "check_checkpoint": "harness.judge",
     "check_model": "harness.judge",
     "Report": "harness.reporting.report",
+    "benchmark_checkpoint": "harness.bench.run",
+    "Benchmark": "harness.bench.record",
     "CannotRun": "harness.errors",
     "assert_cache_agrees": "harness.assertions",
     "assert_logits_close": "harness.assertions",

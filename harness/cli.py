@@ -11,6 +11,7 @@ import typer
 from pruning import PlanError, PrunePlan, PruningError, __version__
 from pruning.plan import SUBLAYERS
 
+from .bench.command import bench
 from .errors import CannotRun
 
 app = typer.Typer(
@@ -148,15 +149,27 @@ def check(
     raise typer.Exit(EXIT_CODES[report.verdict])
 
 
+app.command()(bench)
+
+
 @app.command()
 def compare(
-    before: Annotated[Path, typer.Argument(metavar="A.json", help="A report of `check --json`.")],
-    after: Annotated[Path, typer.Argument(metavar="B.json", help="A later report, to compare with it.")],
+    before: Annotated[Path, typer.Argument(metavar="A.json", help="What `check --json` or `bench --json` wrote.")],
+    after: Annotated[Path, typer.Argument(metavar="B.json", help="A later one, to compare with it.")],
 ) -> None:
-    """Say what changed between two reports: of two versions of a library, or of two plans.
+    """Say what changed between two reports, or two benchmarks: of two versions of a library, or of two plans.
 
-    Exit code 0: nothing got worse; 1: the verdict, or a check, did; 2: a file is no report.
+    Exit code 0: nothing got worse; 1: the verdict, a check, or a gain of pruning did; 2: a file is none of these.
     """
+    from .bench.record import is_benchmark, read_json
+
+    if is_benchmark(read_json(before)) or is_benchmark(read_json(after)):
+        from .bench.comparison import compare_benchmarks, print_benchmark_comparison
+        from .bench.record import Benchmark
+
+        costs = compare_benchmarks(Benchmark.from_file(before), Benchmark.from_file(after))
+        print_benchmark_comparison(costs)
+        raise typer.Exit(1 if costs.is_regression else 0)
     from .reporting.comparison import compare_reports
     from .reporting.comparison_view import print_comparison
     from .reporting.report import Report

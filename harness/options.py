@@ -11,6 +11,8 @@ from pruning import PrunePlan
 from .errors import CannotRun
 from .loading_modes import DTYPES, PLACES, QUANTISATIONS
 
+_LARGEST: Final = 10**9
+
 # What users of transformers call these places.
 _PLACES_BY_OTHER_NAMES: Final = {
     "none": ("plain",), "cpu": ("plain",), "disk": ("disk-beside", "disk-inside"), "cuda": ("gpu",),
@@ -39,6 +41,28 @@ def worker_count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1024:
         raise CannotRun(f"-n {text} is no number of processes: give one from 1 on, or auto")
     return int(text)
+
+
+def benchmark_options(*, device_map: str, dtype: str | None, quantisation: str) -> dict[str, Any]:
+    """Return keyword arguments of `benchmark_checkpoint` from options as typed; no dtype stands for the stored one.
+
+    Raises CannotRun for an unknown name.
+    """
+    return {
+        "device_map": _names("--device-map", device_map, PLACES, _PLACES_BY_OTHER_NAMES, ("disk-all",)),
+        "dtype": None if dtype is None else _names("--dtype", dtype, DTYPES, {"none": ()}),
+        "quantisation": _names("--quantisation", quantisation, QUANTISATIONS, {"none": ()}),
+    }
+
+
+def whole_numbers(option: str, text: str) -> tuple[int, ...]:
+    """Return the numbers of a list as typed, such as `1,4`, each once; raises CannotRun for what is none from 1 on."""
+    numbers = []
+    for part in text.split(","):
+        if not part.strip().isascii() or not part.strip().isdigit() or not 1 <= int(part) < _LARGEST:
+            raise CannotRun(f"{option} {text} is no list of whole numbers from 1 on: write, for one, 1,4")
+        numbers.append(int(part))
+    return tuple(dict.fromkeys(numbers))
 
 
 def _names(

@@ -1,0 +1,145 @@
+"""A benchmark for the terminal: per way of loading a table of costs, each beside what the plan predicts."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+
+from harness.reporting.terminal import pairs, plain, section, stdout_console
+from pruning import PrunePlan
+
+from .record import Benchmark, Measurement, Quantity
+
+_UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+# A machine whose speed varies by more says little in few runs.
+_NOISY = 0.1
+
+
+def print_benchmark(benchmark: Benchmark, *, console: Console | None = None) -> None:
+    """Write a benchmark for people to `console`, by default stdout."""
+    sections: list[RenderableType] = [_summary(benchmark), section("on disk", "bold", costs_table(benchmark.stored))]
+    for mode in benchmark.modes:
+        if mode.skipped is None:
+            sections.append(section(mode.name, "bold", costs_table(mode.measurements)))
+    notes = dict.fromkeys(note for mode in benchmark.modes for note in mode.notes)
+    sections += [plain(f"* {note}", "italic") for note in notes]
+    sections += [*_skipped(benchmark), *_explanation(benchmark)]
+    (console or stdout_console()).print(Group(*sections))
+
+
+def costs_table(measurements: Sequence[Measurement]) -> Table:
+    """Return a table of costs: a row each, those of one setting below its name."""
+    table = Table()
+    table.add_column("cost", overflow="fold")
+    for title in ("base", "pruned", "gone", "single runs", "plan: bytes", "plan: multiply-adds", "arrived"):
+        table.add_column(title, justify="right", overflow="fold")
+    setting: Mapping[str, int] = {}
+    for each in measurements:
+        if each.setting != setting:
+            setting = each.setting
+            table.add_section()
+            table.add_row(plain(", ".join(f"{name} {value}" for name, value in setting.items()), "bold"))
+        values = (each.base, each.pruned)
+        table.add_row(
+            plain(each.name),
+            *(quantity(statistics.median(runs), each.unit) for runs in values),
+            percent(each.removed),
+            _range(each),
+            _planned(each, "bytes"),
+            _planned(each, "multiply-adds"),
+            arrived(each),
+        )
+        if each.tokens is not None:
+            table.add_row("", *(_rate(each.tokens, runs) for runs in values))
+    return table
+
+
+def percent(share: float | None) -> str:
+    """Return a share as people read it; nothing for None."""
+    return "" if share is None else f"{share:.1%}"
+
+
+def arrived(measurement: Measurement) -> str:
+    """Return how much of the predicted gain arrived: "unclear" where that is not known to half of it."""
+    share, uncertainty = measurement.arrived, measurement.uncertainty
+    if share is None or measurement.removed is None:
+        return ""
+    if uncertainty is not None and measurement.removed + uncertainty <= 0:
+        return "nothing"
+    planned = measurement.predictions[0].removed
+    if uncertainty is None or uncertainty > planned / 2:
+        return "unclear"
+    return f"{share:.0%}" if measurement.is_counted else f"{share:.0%} ± {uncertainty / planned:.0%}"
+
+
+def quantity(value: float, unit: str) -> str:
+    """Return bytes or seconds with a unit that suits their size."""
+    if unit == "s":
+        return f"{value:.2f} s" if value >= 1 else f"{value * 1e3:.1f} ms"
+    return next((f"{value / size:.2f} {name}" for size, name in _UNITS if abs(value) >= size), f"{value:.0f} B")
+
+
+def speed_spread(benchmark: Benchmark) -> float | None:
+    """Return by what share of its median the machine's speed varied, between the quartiles; None for too few values."""
+    if len(benchmark.clock) < 4:
+        return None
+    first, middle, third = statistics.quantiles(benchmark.clock, n=4)
+    return (third - first) / middle
+
+
+def _summary(benchmark: Benchmark) -> RenderableType:
+    rows: list[tuple[object, object]] = [
+        ("checkpoint:", benchmark.checkpoint),
+        ("base:", benchmark.base),
+        ("plan:", PrunePlan.from_dict(benchmark.plan)),
+    ]
+    environment = benchmark.environment
+    if "devices" in environment:
+        devices = ", ".join(map(str, environment["devices"]))
+        rows.append(
+            ("machine:", f"{devices}; {environment.get('threads')} thread(s), {environment.get('cpus')} CPU(s)")
+        )
+    spread = speed_spread(benchmark)
+    if spread is not None:
+        slowest = max(benchmark.clock) / min(benchmark.clock)
+        text = f"varied by {spread:.0%} between the quartiles, {slowest:.1f}-fold in all"
+        rows.append(("machine's speed:", plain(text, "bold yellow" if spread > _NOISY else "")))
+    return pairs(*rows)
+
+
+def _rate(tokens: int, seconds: Sequence[float]) -> str:
+    median = statistics.median(seconds)
+    return f"{tokens / median:.1f} tokens/s" if median else ""
+
+
+def _range(measurement: Measurement) -> str:
+    if measurement.removed_range is None or len(set(measurement.ratios)) < 2:
+        return ""
+    low, high = measurement.removed_range
+    return f"{low:.1%} to {high:.1%}"
+
+
+def _planned(measurement: Measurement, name: Quantity) -> str:
+    return next((percent(each.removed) for each in measurement.predictions if each.quantity == name), "")
+
+
+def _skipped(benchmark: Benchmark) -> Iterator[RenderableType]:
+    skipped = [(f"{mode.name}:", mode.skipped) for mode in benchmark.modes if mode.skipped is not None]
+    if skipped:
+        yield section("not measured", "bold yellow", pairs(*skipped))
+
+
+def _explanation(benchmark: Benchmark) -> Iterator[RenderableType]:
+    if not benchmark.is_empty:
+        yield plain("")
+        yield plain(
+            "gone: the share of the base's cost that the pruned model does not have; the median over pairs of "
+            "neighbouring runs. arrived: this, as a share of what the plan removes: of multiply-adds until the first "
+            "token, of bytes elsewhere; unclear where the runs differ too much to know it to half of that: take more "
+            "--repeats, or a machine that does nothing else. warm, cold: whether the files lie in the "
+            "system's cache. Memory is what is added by the load; pages of files can be given back at any time.",
+            "italic",
+        )
