@@ -8,7 +8,9 @@ samples the memory of the one that loads, which is not slowed down by it.
 from __future__ import annotations
 
 import os
+import signal
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -132,13 +134,12 @@ def _serve(connection: Connection) -> None:
     import transformers.models.qwen3.modeling_qwen3  # else the first load would pay for it
 
     del transformers
+    # Ctrl-C reaches every process of a terminal; this one ends when the one that started it lets go of it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     context = get_context("fork")
-    with quiet_libraries():
+    with quiet_libraries(), suppress(EOFError, OSError):
         while True:
-            try:
-                order: _Order = connection.recv()
-            except EOFError:
-                return
+            order: _Order = connection.recv()
             ours, theirs = context.Pipe()
             process = context.Process(target=_load, args=(order, theirs))
             process.start()

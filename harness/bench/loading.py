@@ -16,13 +16,13 @@ from .record import Measurement, Prediction, Unit
 TURN: tuple[Which, Which] = ("base", "pruned")
 
 _SECONDS = (("load", "bare_seconds"), ("load and first pass", "forward_seconds"))
-# What the bare load takes in all is left out: it may have left everything on the disk, or read it twice.
+# Of the bare load only what it allocated: how many pages of a mapped file are in memory before they are used depends on
+# how they happen to lie in the system's cache.
 _MEMORY = (
     ("peak memory, load and first pass", "forward.resident"),
     ("anonymous, load and first pass", "forward.anonymous"),
     ("pages of files, load and first pass", "forward.file_backed"),
     ("anonymous, load", "bare.anonymous"),
-    ("pages of files, load", "bare.file_backed"),
     ("GPU memory, load and first pass", "forward.gpu"),
 )
 

@@ -163,12 +163,13 @@ def _mode_record(
             return ModeRecord(mode.name, reason)
         # Loads come first: what a model in this process has mapped could not be dropped from the file cache.
         costs, notes = load_costs(loads, subject, mode, workload.repeats, steps)
-        more, more_notes = running_costs(session, workload, clock, steps)
+        try:
+            more, more_notes = running_costs(session, workload, clock, steps)
+        except Exception as error:  # whatever a checkpoint's code raises when it runs
+            more, more_notes = [], [f"{mode.name}: what the loaded models cost is not measured: {first_line(error)}."]
         return ModeRecord(mode.name, None, (*costs, *more), (*notes, *more_notes))
     except (CannotRun, NotChecked) as error:
         return ModeRecord(mode.name, first_line(error))
-    except Exception as error:  # whatever a checkpoint's code raises when it runs
-        return ModeRecord(mode.name, f"{type(error).__name__}: {first_line(error)}")
     finally:
         session.close()
         steps.skip_to(done + _runs(workload))

@@ -152,3 +152,17 @@ def test_bench_that_cannot_run(
     assert captured.out == ""
     assert captured.err.startswith(f"prunecheck: {message.format(**paths)}")
     assert captured.err.count("\n") == 1
+
+
+def test_models_that_load_and_do_not_run(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where loaded models do not run with a cache, what their loads cost stays, and the reason is noted."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("no\nluck")
+
+    cost = size("peak memory, load and first pass", 1000, 800)
+    monkeypatch.setattr("harness.bench.run.load_costs", lambda *_: ([cost], []))
+    monkeypatch.setattr("harness.bench.run.running_costs", fail)
+    (mode,) = benchmark_checkpoint(pair[1], base=pair[0]).modes
+    assert (mode.skipped, mode.measurements) == (None, (cost,))
+    assert mode.notes == ("plain-float32: what the loaded models cost is not measured: no.",)
