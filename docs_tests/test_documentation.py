@@ -27,7 +27,7 @@ RUN_ELSEWHERE = {
 }
 # Options of other programs.
 FOREIGN_OPTIONS = {
-    "--fixtures", "--quiet", "--import-mode", "--pyargs", "--help", "--lf", "--junitxml", "--index-url", "--basetemp",
+    "--durations", "--fixtures", "--quiet", "--import-mode", "--pyargs", "--help", "--lf", "--junitxml", "--index-url", "--basetemp",
     "--size", "--rounds",  # of our own benchmarks
 }  # fmt: skip
 
