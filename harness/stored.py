@@ -5,7 +5,6 @@ Nothing here raises for a broken checkpoint: what is wrong is collected, so that
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from .errors import CannotRun
+from .json_files import read_json
 from .reporting.report import FoundFault
 
 CONFIG_FILE = "config.json"
@@ -147,10 +147,10 @@ def _read_json(path: Path, faults: list[FoundFault], family: str) -> Any:
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         if not isinstance(content, dict):
             raise ValueError("it is no JSON object")
-    except (OSError, ValueError, RecursionError) as error:
+    except ValueError as error:
         faults.append(
             FoundFault(
                 family=family,
@@ -170,8 +170,7 @@ def _weight_map(root: Path, faults: list[FoundFault]) -> dict[str, str] | None:
         return None
     weight_map = content.get("weight_map")
     well_formed = isinstance(weight_map, dict) and all(
-        isinstance(name, str) and name == Path(name).name and name.endswith(".safetensors")
-        for name in weight_map.values()
+        isinstance(name, str) and _is_file_name(name) and name.endswith(".safetensors") for name in weight_map.values()
     )
     if well_formed:
         return dict(weight_map)
@@ -185,6 +184,10 @@ def _weight_map(root: Path, faults: list[FoundFault]) -> dict[str, str] | None:
         )
     )
     return {}
+
+
+def _is_file_name(name: str) -> bool:
+    return len(name) <= 255 and name == Path(name).name and name.isprintable()
 
 
 def _read_file(path: Path, faults: list[FoundFault]) -> list[StoredTensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +16,7 @@ from pruning.state_dict import sublayer_of
 
 from .checkpoint_code import CheckpointCode, read_code
 from .errors import CannotRun
+from .json_files import read_json_or_none
 from .stock import stock_config, stock_config_object, stock_shapes
 from .stored import StoredCheckpoint, read_stored
 
@@ -180,11 +180,7 @@ def _read_base(root: Path) -> StoredCheckpoint:
 
 
 def _read_manifest(root: Path) -> Mapping[str, Any] | None:
-    path = root / MANIFEST_FILE
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
+    content = read_json_or_none(root / MANIFEST_FILE)
     well_formed = isinstance(content, dict) and all(isinstance(content.get(name), dict) for name in ("plan", "kept"))
     return content if well_formed else None
 

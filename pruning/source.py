@@ -30,6 +30,8 @@ COMPANIONS = (
     "README.md", "LICENSE*", "LICENCE*", "NOTICE*", "COPYING*", "USE_POLICY*", "license*",
 )  # fmt: skip
 
+_MOST_COMPANION_BYTES = 10**9  # far beyond any tokenizer: a sparse file of any size costs its sender nothing
+
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -145,8 +147,8 @@ def read_source(root: Path) -> Source:
 def require_prunable(source: Source) -> None:
     """Raise CheckpointError if a checkpoint that was read cannot be pruned.
 
-    That is if it is quantised, or not a plain causal LM, or one of its files lies elsewhere: whoever sent it would
-    choose which of this machine's files the pruned checkpoint has.
+    That is if it is quantised, or not a plain causal LM, or one of its files is absurdly large, or lies elsewhere:
+    whoever sent it would choose which of this machine's files the pruned checkpoint has.
     """
     for file in source.files_read():
         if not is_within(file, source.root):
@@ -154,6 +156,9 @@ def require_prunable(source: Source) -> None:
                 f"{file} is a link to {shortened(os.path.realpath(file))}, which is outside the checkpoint: "
                 "put the file itself in its place"
             )
+    for companion in (source.root / name for name in source.companions):
+        if (size := companion.stat().st_size) > _MOST_COMPANION_BYTES:
+            raise CheckpointError(f"{companion} has {size} bytes, more than any such file needs: remove it")
     config, family = source.config, source.family
     if config.get("quantization_config") is not None:
         raise CheckpointError(
