@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-_MOST_BYTES: Final = 1_000_000_000  # the largest tokenizer.json are some 30 MB
 _MOST_LEVELS: Final = 200
 
 
@@ -14,17 +13,15 @@ def read_json(path: Path) -> Any:
     """Return what a JSON file holds; of a key that appears twice, the last.
 
     Raises ValueError, in one line that leaves the path to the caller, if it is missing, no regular file (a FIFO would
-    be waited for), too large, not UTF-8, malformed, or nested so deeply that what it holds could not be written again.
+    be waited for), not UTF-8, malformed, or nested so deeply that what it holds could not be written again.
     """
     try:
         if path.exists() and not path.is_file():
             raise ValueError("it is no regular file")
         with path.open("rb") as file:
-            data = file.read(_MOST_BYTES + 1)
+            data = file.read()
     except OSError as error:
         raise ValueError(error.strerror or str(error)) from None
-    if len(data) > _MOST_BYTES:
-        raise ValueError(f"it is larger than {_MOST_BYTES} bytes")
     try:
         content = json.loads(data.decode("utf-8"))
         _require_shallow(content)

@@ -286,4 +286,4 @@ def _entries(root: Path) -> set[str]:
 
 
 def _comes_along(name: str) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in COMPANIONS)
+    return name.isprintable() and any(fnmatchcase(name, pattern) for pattern in COMPANIONS)
