@@ -18,7 +18,7 @@ STOCK_MODEL_TYPES: Final = frozenset(vars(configuration_auto)["CONFIG_MAPPING_NA
 # What belongs to the checkpoint as a file, or to whoever pruned it, and not to the unpruned model.
 _NOT_OF_THE_MODEL: Final = (
     "auto_map", "architectures", "per_layer_config", "model_type", "transformers_version", "_name_or_path",
-    "quantization_config",
+    "quantization_config", "_attn_implementation", "attn_implementation", "_attn_implementation_internal",
 )  # fmt: skip
 
 

@@ -14,8 +14,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from .errors import CannotRun
-from .json_files import read_json
 from .reporting.report import FoundFault
+from .text_files import read_json, require_readable
 
 CONFIG_FILE = "config.json"
 SINGLE_FILE = "model.safetensors"
@@ -24,9 +24,6 @@ INDEX_FILE = "model.safetensors.index.json"
 _NO_WEIGHTS = ("adapter_model.safetensors", "consolidated.safetensors")
 HEAD = "lm_head.weight"
 EMBEDDING = "model.embed_tokens.weight"
-# The largest tokenizer.json are some 30 MB; a sparse file of a terabyte costs its sender nothing.
-_MOST_TEXT_BYTES = 10**9
-_TEXT = (".json", ".py", ".jinja", ".txt", ".model")
 _GIT_LFS_POINTER = b"version https://git-lfs"
 
 
@@ -87,11 +84,11 @@ def tensors_file_by_file(tensors: Mapping[str, StoredTensor]) -> Iterator[tuple[
 def read_stored(root: Path) -> StoredCheckpoint:
     """Read what a checkpoint directory stores, headers only.
 
-    Raises CannotRun if it is no directory, or holds nothing that could be a checkpoint, or files too large to read.
+    Raises CannotRun if it is no directory, holds nothing that could be a checkpoint, or what has no end to read to.
     """
     if not root.is_dir():
         raise CannotRun(f"{root} is no directory: name one that holds a checkpoint")
-    _require_readable_sizes(root)
+    require_readable(root)
     faults: list[FoundFault] = []
     config = _read_json(root / CONFIG_FILE, faults, "config")
     single = root / SINGLE_FILE
@@ -132,12 +129,6 @@ def read_stored(root: Path) -> StoredCheckpoint:
         files=tuple(files),
         faults=tuple(faults),
     )
-
-
-def _require_readable_sizes(root: Path) -> None:
-    for path in root.rglob("*"):
-        if path.suffix in _TEXT and path.is_file() and path.stat().st_size > _MOST_TEXT_BYTES:
-            raise CannotRun(f"{path} has {path.stat().st_size} bytes, more than any such file needs: remove it")
 
 
 def _weight_files(root: Path) -> list[Path]:

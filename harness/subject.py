@@ -10,15 +10,16 @@ from typing import Any, Final
 
 from pruning import CheckpointError, PlanError, PrunePlan
 from pruning.families import FAMILIES
+from pruning.loader import hub_kernel
 from pruning.plan import SUBLAYERS
 from pruning.source import find_checkpoint
 from pruning.state_dict import sublayer_of
 
 from .checkpoint_code import CheckpointCode, read_code
 from .errors import CannotRun
-from .json_files import read_json_or_none
 from .stock import stock_config, stock_config_object, stock_shapes
 from .stored import StoredCheckpoint, read_stored
+from .text_files import read_json_or_none
 
 MANIFEST_FILE = "pruning.json"
 PRUNED_MODEL_TYPES: Final = frozenset(family.pruned_model_type for family in FAMILIES)
@@ -167,6 +168,8 @@ def _read_base(root: Path) -> StoredCheckpoint:
         raise CannotRun(f"the base {root} is broken: {base.faults[0].cause}")
     if base.config is None:
         raise CannotRun(f"the base {root} has no config.json: name the unpruned checkpoint's directory")
+    if kernel := hub_kernel(base.config):
+        raise CannotRun(f"the base {root} asks for code of a hub repository in config.json, {kernel[:100]}: remove it")
     try:
         expected = stock_shapes(stock_config(base.config))
     except ValueError as error:

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from transformers import GenerationConfig
 
-from harness.json_files import read_json_or_none
 from harness.reporting.report import FoundFault
 from harness.subject import Subject
+from harness.text_files import read_json_or_none
 
 from .check import fault
 

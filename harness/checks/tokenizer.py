@@ -6,10 +6,10 @@ import hashlib
 from pathlib import Path, PurePath
 from typing import Final
 
-from harness.json_files import read_json_or_none
 from harness.reporting.report import FoundFault
 from harness.session import has_tokenizer
 from harness.subject import MANIFEST_FILE, Subject
+from harness.text_files import read_json_or_none
 
 from .check import FaultFound, NotChecked, Numbers, fault, listed
 from .generation_settings import GENERATION_FILE, generation_fault

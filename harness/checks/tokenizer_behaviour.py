@@ -16,8 +16,8 @@ import transformers
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from harness.json_files import read_json_or_none
 from harness.stock import stock_config_object
+from harness.text_files import read_json_or_none
 
 from .tokenizer_reading import (
     TOKENIZER_FILE,

@@ -1,12 +1,35 @@
-"""JSON that strangers wrote, read as transformers reads it: whatever is wrong with it is one error of one line."""
+"""Files that strangers wrote: which can be read at all, and JSON as transformers reads it; errors of one line."""
 
 from __future__ import annotations
 
 import json
+import stat
 from pathlib import Path
 from typing import Any, Final
 
+from .errors import CannotRun
+
+# The largest tokenizer.json are some 30 MB; a sparse file of a terabyte costs its sender nothing.
+_MOST_BYTES: Final = 10**9
+_TEXT: Final = (".json", ".py", ".jinja", ".txt", ".model")
 _MOST_LEVELS: Final = 200
+
+
+def require_readable(root: Path) -> None:
+    """Raise CannotRun if something in a checkpoint's directory can keep a reader, of whatever library, for ever.
+
+    That is a FIFO or a device in a file's place, also behind a link (transformers 5.23.0 opens the shards that an
+    index names without a look at what they are), and a file that is read as a whole and is absurdly large.
+    """
+    for path in root.rglob("*"):
+        try:
+            status = path.stat()
+        except OSError:  # a link to nowhere, which is as good as no file
+            continue
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+            raise CannotRun(f"{path} is not a regular file: put the file itself in its place")
+        if path.suffix in _TEXT and stat.S_ISREG(status.st_mode) and status.st_size > _MOST_BYTES:
+            raise CannotRun(f"{path} has {status.st_size} bytes, more than any such file needs: remove it")
 
 
 def read_json(path: Path) -> Any:
