@@ -151,6 +151,8 @@ def _read_json(path: Path, faults: list[FoundFault], family: str) -> Any:
         content = read_json(path)
         if not isinstance(content, dict):
             raise ValueError("it is no JSON object")
+        if not isinstance(content.get("model_type", ""), (str, type(None))):  # many a table is asked for it
+            raise ValueError("its model_type is no string")
     except ValueError as error:
         faults.append(
             FoundFault(
