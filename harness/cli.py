@@ -34,7 +34,9 @@ def main() -> NoReturn:
     try:
         app()
     except (PruningError, CannotRun) as error:
-        print(f"prunecheck: {error}", file=sys.stderr)
+        from .reporting.terminal import visible  # names from strangers may hold what a terminal obeys
+
+        print(f"prunecheck: {visible(str(error))}", file=sys.stderr)
         sys.exit(2)
     sys.exit(0)
 
@@ -226,6 +228,7 @@ def prune(
     from pruning import prune_checkpoint
 
     from .progress import byte_progress
+    from .reporting.terminal import visible
 
     if not self_attn and not mlp and plan is None:
         raise PlanError("nothing to prune: name layers with --self-attn, --mlp or --plan")
@@ -250,4 +253,4 @@ def prune(
         f"({result.bytes_after / max(result.bytes_before, 1):.1%}), in {result.shards} file(s)"
     )
     if result.left_behind:
-        print(f"left behind in {source}: {', '.join(result.left_behind)}")
+        print(f"left behind in {source}: {visible(', '.join(result.left_behind))}")

@@ -18,6 +18,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from pruning.families import FAMILIES
+from pruning.loader import hub_kernel
 from pruning.state_dict import sublayer_of
 
 from .checks.check import NotChecked
@@ -130,6 +131,8 @@ class Session:
             raise NotChecked(self.mode.missing)
         if elsewhere := [text for text in self.subject.code.auto_map.values() if "--" in text]:
             raise NotChecked(f"the code lies in another repository, which is not fetched: {elsewhere[0]}")
+        if kernel := hub_kernel(self.subject.stored.config or {}):
+            raise NotChecked(f"config.json asks for code of a hub repository, which is not fetched: {kernel[:100]}")
         try:
             self._model, report = self._from_pretrained(self._source())
         except NotChecked:
@@ -148,8 +151,8 @@ class Session:
     def _from_pretrained(self, source: Path) -> tuple[Any, dict[str, Any]]:
         # A pickle that lies there would run what it holds: where there are no safetensors, nothing is loaded.
         arguments = self.arguments("candidate") | {"use_safetensors": True}
-        if self.subject.code.is_own or self.subject.is_state_dict_only:
-            arguments["trust_remote_code"] = True
+        # Said either way: where it is left out, transformers may ask on the terminal.
+        arguments["trust_remote_code"] = self.subject.code.is_own or self.subject.is_state_dict_only
         guard = nullcontext() if self.subject.trusted else no_custom_generate()
         with fresh_auto_classes(), guard:
             # Any: how precisely the loader is typed differs between the supported versions of transformers.
@@ -179,7 +182,7 @@ class Session:
         try:
             with no_custom_generate():
                 if self.subject.base is not None:
-                    return load_stock(self.subject.base.root, **arguments)
+                    return load_stock(self.subject.base.root, use_safetensors=True, **arguments)
                 if self.mode.is_quantised:
                     raise ValueError("without --base a quantiser would meet the random weights of pruned modules")
                 return _stock_of_kept_tensors(self.subject, arguments)
@@ -228,6 +231,7 @@ def _stock_of_kept_tensors(subject: Subject, arguments: dict[str, Any]) -> Any:
     config = stock_config_object(subject.config)
     with fresh_auto_classes():
         stock_class: Any = type(AutoModelForCausalLM.from_config(_smallest(config)))
+    arguments = {**arguments, "use_safetensors": True}  # never a pickle that lies there instead
     model, report = stock_class.from_pretrained(subject.root, config=config, output_loading_info=True, **arguments)
     lost = missing_but_kept(subject, [str(key) for key in report["missing_keys"]])
     if lost or report["unexpected_keys"] or report["mismatched_keys"]:

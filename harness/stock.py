@@ -15,10 +15,11 @@ from transformers.models.auto import configuration_auto
 _FAMILY: Final = "qwen3"
 # transformers keeps the table, but does not export its name in every version.
 STOCK_MODEL_TYPES: Final = frozenset(vars(configuration_auto)["CONFIG_MAPPING_NAMES"])
+_MOST_LAYERS: Final = 10_000
 # What belongs to the checkpoint as a file, or to whoever pruned it, and not to the unpruned model.
 _NOT_OF_THE_MODEL: Final = (
     "auto_map", "architectures", "per_layer_config", "model_type", "transformers_version", "_name_or_path",
-    "quantization_config",
+    "quantization_config", "_attn_implementation", "attn_implementation", "_attn_implementation_internal",
 )  # fmt: skip
 
 
@@ -29,6 +30,9 @@ def stock_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     if "num_hidden_layers" not in config or "hidden_size" not in config:
         raise ValueError("config.json says neither num_hidden_layers nor hidden_size")
+    layers = config["num_hidden_layers"]
+    if isinstance(layers, int) and layers > _MOST_LAYERS:  # each would be built, if only on the meta device
+        raise ValueError(f"num_hidden_layers is {layers}, more than any model has")
     model_type = config.get("model_type")
     # A type that transformers does not know is someone's own, made from whatever stock class.
     if model_type != _FAMILY and model_type in STOCK_MODEL_TYPES:

@@ -5,7 +5,6 @@ Nothing here raises for a broken checkpoint: what is wrong is collected, so that
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from .errors import CannotRun
 from .reporting.report import FoundFault
+from .text_files import read_json, require_readable
 
 CONFIG_FILE = "config.json"
 SINGLE_FILE = "model.safetensors"
@@ -84,10 +84,11 @@ def tensors_file_by_file(tensors: Mapping[str, StoredTensor]) -> Iterator[tuple[
 def read_stored(root: Path) -> StoredCheckpoint:
     """Read what a checkpoint directory stores, headers only.
 
-    Raises CannotRun if it is no directory, or holds nothing that could be a checkpoint.
+    Raises CannotRun if it is no directory, holds nothing that could be a checkpoint, or what has no end to read to.
     """
     if not root.is_dir():
         raise CannotRun(f"{root} is no directory: name one that holds a checkpoint")
+    require_readable(root)
     faults: list[FoundFault] = []
     config = _read_json(root / CONFIG_FILE, faults, "config")
     single = root / SINGLE_FILE
@@ -147,10 +148,12 @@ def _read_json(path: Path, faults: list[FoundFault], family: str) -> Any:
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         if not isinstance(content, dict):
             raise ValueError("it is no JSON object")
-    except (OSError, ValueError, RecursionError) as error:
+        if not isinstance(content.get("model_type", ""), (str, type(None))):  # many a table is asked for it
+            raise ValueError("its model_type is no string")
+    except ValueError as error:
         faults.append(
             FoundFault(
                 family=family,
@@ -170,8 +173,7 @@ def _weight_map(root: Path, faults: list[FoundFault]) -> dict[str, str] | None:
         return None
     weight_map = content.get("weight_map")
     well_formed = isinstance(weight_map, dict) and all(
-        isinstance(name, str) and name == Path(name).name and name.endswith(".safetensors")
-        for name in weight_map.values()
+        isinstance(name, str) and _is_file_name(name) and name.endswith(".safetensors") for name in weight_map.values()
     )
     if well_formed:
         return dict(weight_map)
@@ -185,6 +187,10 @@ def _weight_map(root: Path, faults: list[FoundFault]) -> dict[str, str] | None:
         )
     )
     return {}
+
+
+def _is_file_name(name: str) -> bool:
+    return len(name) <= 255 and name == Path(name).name and name.isprintable()
 
 
 def _read_file(path: Path, faults: list[FoundFault]) -> list[StoredTensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,6 +10,7 @@ from typing import Any, Final
 
 from pruning import CheckpointError, PlanError, PrunePlan
 from pruning.families import FAMILIES
+from pruning.loader import hub_kernel
 from pruning.plan import SUBLAYERS
 from pruning.source import find_checkpoint
 from pruning.state_dict import sublayer_of
@@ -19,6 +19,7 @@ from .checkpoint_code import CheckpointCode, read_code
 from .errors import CannotRun
 from .stock import stock_config, stock_config_object, stock_shapes
 from .stored import StoredCheckpoint, read_stored
+from .text_files import read_json_or_none
 
 MANIFEST_FILE = "pruning.json"
 PRUNED_MODEL_TYPES: Final = frozenset(family.pruned_model_type for family in FAMILIES)
@@ -167,6 +168,8 @@ def _read_base(root: Path) -> StoredCheckpoint:
         raise CannotRun(f"the base {root} is broken: {base.faults[0].cause}")
     if base.config is None:
         raise CannotRun(f"the base {root} has no config.json: name the unpruned checkpoint's directory")
+    if kernel := hub_kernel(base.config):
+        raise CannotRun(f"the base {root} asks for code of a hub repository in config.json, {kernel[:100]}: remove it")
     try:
         expected = stock_shapes(stock_config(base.config))
     except ValueError as error:
@@ -180,11 +183,7 @@ def _read_base(root: Path) -> StoredCheckpoint:
 
 
 def _read_manifest(root: Path) -> Mapping[str, Any] | None:
-    path = root / MANIFEST_FILE
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
+    content = read_json_or_none(root / MANIFEST_FILE)
     well_formed = isinstance(content, dict) and all(isinstance(content.get(name), dict) for name in ("plan", "kept"))
     return content if well_formed else None
 

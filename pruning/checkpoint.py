@@ -114,6 +114,8 @@ def prune_checkpoint(
 
 
 def _require_apart(source: Source, destination: Path) -> None:
+    if not str(destination).isprintable():
+        raise DestinationError(f"{str(destination)!r} is no name for a new directory: name one that can be printed")
     inner, outer = _real(destination), _real(source.root)
     if inner == outer:
         raise DestinationError(f"{destination} is the source itself: name another directory")

@@ -10,6 +10,7 @@ from importlib import resources
 from typing import Any
 
 from .errors import CheckpointError
+from .json_files import shortened
 
 # What the modeling files of every family import.
 _SHARED_FILES = ("hollow_modules.py", "per_layer_skip.py")
@@ -66,4 +67,4 @@ def family_of(config: Mapping[str, Any]) -> Family:
         if model_type in (family.model_type, family.pruned_model_type):
             return family
     known = ", ".join(repr(family.model_type) for family in FAMILIES)
-    raise CheckpointError(f"config.json: model_type is {model_type!r}, but only {known} can be pruned")
+    raise CheckpointError(f"config.json: model_type is {shortened(model_type)}, but only {known} can be pruned")

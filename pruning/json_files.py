@@ -2,19 +2,28 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .regular_files import open_regular
+
 # The format's own limit for a safetensors header (safetensors 0.8.0, `tensor.rs`, MAX_HEADER_SIZE) serves all files.
 MOST_JSON_BYTES = 100_000_000
+_MOST_LEVELS = 100
+_MOST_DIGITS = 1000  # Python's own limit is 4300 for reading and for writing
+_MOST_SHOWN = 200  # characters: longer than any name that is meant
 
 
-def parse_json(data: bytes) -> Any:
-    """Parse JSON. Raises ValueError, in one line, if it is malformed, not UTF-8, or names a key twice."""
+def parse_json(data: bytes, parse_int: Callable[[str], Any] | None = None) -> Any:
+    """Parse JSON, integers by `parse_int`, as json.loads has it.
+
+    Raises ValueError, in one short line, if it is malformed, not UTF-8, or names a key twice.
+    """
     try:
         text = data.decode("utf-8")
         del data  # a large file need not be in memory twice while it is parsed
-        return json.loads(text, object_pairs_hook=_without_duplicates)
+        return json.loads(text, object_pairs_hook=_without_duplicates, parse_int=parse_int or _integer)
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 at byte {error.start}") from None
     except json.JSONDecodeError as error:
@@ -23,25 +32,55 @@ def parse_json(data: bytes) -> Any:
         raise ValueError("nested too deeply") from None
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file. Raises ValueError, in one line that leaves the path to the caller."""
-    return parse_json(_read_bytes(path))
+def read_json(path: Path, *, from_pipe: bool = False) -> Any:
+    """Read a JSON file. Raises ValueError, in one line that leaves the path to the caller.
 
-
-def _read_bytes(path: Path) -> bytes:
+    What is no regular file is refused, since reading it may never end; `from_pipe` reads it all the same.
+    """
     try:
-        with path.open("rb") as file:
+        with path.open("rb") if from_pipe else open_regular(path) as file:
             data = file.read(MOST_JSON_BYTES + 1)
     except OSError as error:
         raise ValueError((error.strerror or str(error)).lower()) from None
     if len(data) > MOST_JSON_BYTES:
         raise ValueError(f"larger than {MOST_JSON_BYTES} bytes")
-    return data
+    content = parse_json(data)
+    _require_shallow(content)
+    return content
+
+
+def _require_shallow(content: Any) -> None:
+    """Raise ValueError for what json.loads may still read, but json.dumps, deeper in the stack, may not write."""
+    level = [content]
+    for _ in range(_MOST_LEVELS):
+        level = [
+            value
+            for each in level
+            if isinstance(each, (dict, list))
+            for value in (each.values() if isinstance(each, dict) else each)
+        ]
+    if level:
+        raise ValueError("nested too deeply")
+
+
+def shortened(value: object, longest: int = _MOST_SHOWN) -> str:
+    """Return a value from a stranger's file as Python writes it, in at most `longest` characters."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested, or with an int of more digits, than Python prints
+        text = f"a {type(value).__name__} too long to print"
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
+def _integer(text: str) -> int:
+    if len(text) > _MOST_DIGITS:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) < len(pairs):
         [(twice, _)] = Counter(name for name, _ in pairs).most_common(1)
-        raise ValueError(f"the key {twice!r} appears twice")
+        raise ValueError(f"the key {shortened(twice)} appears twice")
     return result

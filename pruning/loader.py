@@ -1,5 +1,6 @@
 """Load a pruned checkpoint strictly: what is off is an error before any inference, not garbled text after it."""
 
+from collections.abc import Mapping
 from importlib import import_module
 from os import PathLike
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 from .audit import require_manifest
 from .errors import CheckpointError
+from .json_files import shortened
 from .plan import SUBLAYERS
 from .source import Source, find_checkpoint, read_source
 
@@ -84,6 +86,25 @@ def _require_no_code_that_runs(source: Source) -> None:
         raise CheckpointError(
             f"{source.root} holds custom_generate, code that some versions of transformers would run: remove it"
         )
+    if kernel := hub_kernel(source.config):
+        raise CheckpointError(
+            f"{source.root}: config.json has attention computed by {shortened(kernel)}, "
+            "code of a hub repository, which would be fetched and run: remove it"
+        )
+
+
+def hub_kernel(config: Mapping[str, Any]) -> str | None:
+    """Return the kernel of a hub repository, `owner/name`, that a config.json asks for; None if it asks for none.
+
+    With the package `kernels` installed transformers fetches and runs it, whatever `trust_remote_code` says (4.57.6
+    and 5.23.0, `integrations/hub_kernels.py`; the key is `_attn_implementation`, its value one name or one a part).
+    """
+    for name, value in config.items():
+        if name.endswith(("implementation", "implementation_internal")):
+            for each in value.values() if isinstance(value, dict) else [value]:
+                if isinstance(each, str) and "/" in each:
+                    return each
+    return None
 
 
 def _require_config_class(config: Any, config_class: type) -> None:

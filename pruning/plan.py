@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from .errors import PlanError
-from .json_files import read_json
+from .json_files import read_json, shortened
 from .remote.per_layer_skip import ATTENTION, MLP, skipped_sublayers
 
 SELF_ATTN = "self_attn"
@@ -53,7 +53,7 @@ class PrunePlan:
             raise PlanError(f'the plan is {_short(plan)}, but should be {{"self_attn": [...], "mlp": [...]}}')
         for key in plan:
             if key not in SUBLAYERS:
-                raise PlanError(f"the plan has the unknown key {key!r}: only 'self_attn' and 'mlp' are known")
+                raise PlanError(f"the plan has the unknown key {_short(key)}: only 'self_attn' and 'mlp' are known")
         for sublayer, indexes in plan.items():
             if not isinstance(indexes, (list, tuple)):
                 raise PlanError(f"{sublayer} is {_short(indexes)}, but should be a list of layer indexes")
@@ -63,7 +63,7 @@ class PrunePlan:
     def from_file(cls, path: str | PathLike[str]) -> Self:
         """Read a plan from a JSON file in the form of `from_dict`. Raises PlanError, naming the file."""
         try:
-            return cls.from_dict(read_json(Path(path)))
+            return cls.from_dict(read_json(Path(path), from_pipe=True))
         except ValueError as error:
             raise PlanError(f"{path}: {error}") from None
 
@@ -219,8 +219,4 @@ def _out_of_range(what: str) -> str:
 
 
 def _short(value: object) -> str:
-    try:
-        text = repr(value)
-    except ValueError:  # an int of more digits than Python prints
-        text = f"a {type(value).__name__} too long to print"
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return shortened(value, 60)

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from .errors import CheckpointError
-from .json_files import MOST_JSON_BYTES, parse_json
+from .json_files import MOST_JSON_BYTES, parse_json, shortened
+from .regular_files import open_regular
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -73,7 +74,7 @@ def read_shard(path: Path) -> Shard:
     safetensors library accepts.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             status = os.fstat(file.fileno())
             size = status.st_size
             start = file.read(8)
@@ -88,8 +89,10 @@ def read_shard(path: Path) -> Shard:
             data = file.read(length)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
+    if len(data) < length:
+        raise CheckpointError(f"{path} changed while it was read: try again when nothing writes to it")
     try:
-        header = parse_json(data)
+        header = parse_json(data, parse_int=_count)
         if not isinstance(header, dict):
             raise ValueError("not a JSON object")
         metadata = _checked_metadata(header.pop("__metadata__", None))
@@ -119,27 +122,41 @@ def _checked_tensors(header: dict[str, Any], data_start: int) -> tuple[Tensor, .
     for tensor in tensors:
         if tensor.begin != end:
             kind = "overlaps the tensor before it" if tensor.begin < end else "leaves a hole before it"
-            raise ValueError(f"tensor {tensor.name!r} {kind}")
+            raise ValueError(f"tensor {shortened(tensor.name)} {kind}")
         end = tensor.end
     return tuple(tensors)
 
 
 def _checked_tensor(name: str, entry: Any, data_start: int) -> Tensor:
     if not _is_text(name):
-        raise ValueError(f"the name {name!r} is not Unicode text")
+        raise ValueError(f"the name {shortened(name)} is not Unicode text")
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
-        raise ValueError(f"tensor {name!r} should have a dtype, a shape and data_offsets, and nothing else")
+        raise ValueError(f"tensor {shortened(name)} should have a dtype, a shape and data_offsets, and nothing else")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in _BITS:
-        raise ValueError(f"tensor {name!r} has the unknown dtype {dtype!r}")
+        raise ValueError(f"tensor {shortened(name)} has the unknown dtype {shortened(dtype)}")
     if not _are_counts(shape):
-        raise ValueError(f"tensor {name!r} has a shape that is not a list of sizes")
+        raise ValueError(f"tensor {shortened(name)} has a shape that is not a list of sizes")
     if not _are_counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise ValueError(f"tensor {name!r} has data_offsets that are not a begin and an end")
-    bits = math.prod(shape) * _BITS[dtype]
-    if bits % 8 or offsets[1] - offsets[0] != bits // 8:
-        raise ValueError(f"tensor {name!r} has {offsets[1] - offsets[0]} bytes, which {dtype} {shape} does not fill")
+        raise ValueError(f"tensor {shortened(name)} has data_offsets that are not a begin and an end")
+    size = offsets[1] - offsets[0]
+    if _bits(dtype, shape) != size * 8:
+        raise ValueError(f"tensor {shortened(name)} has {size} bytes, which {dtype} {shortened(shape)} does not fill")
     return Tensor(name, dtype, tuple(shape), data_start + offsets[0], data_start + offsets[1])
+
+
+def _bits(dtype: str, shape: list[int]) -> int | None:
+    """Return the bits of a tensor; None where they, or a product on the way to them, exceed 64 bits.
+
+    The library refuses those too, also where a later size is 0 (safetensors 0.8.0, `tensor.rs`, checked_mul); and
+    the product of millions of sizes would take hours.
+    """
+    bits = 1
+    for size in (*shape, _BITS[dtype]):
+        bits *= size
+        if bits >= 2**64:
+            return None
+    return bits
 
 
 def _is_text(value: Any) -> bool:
@@ -151,6 +168,11 @@ def _are_counts(values: Any) -> bool:
     return isinstance(values, list) and all(
         isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63 for value in values
     )
+
+
+def _count(text: str) -> int | float:
+    """Return an integer of a header; as a float, which is no count, where it is negative, -0 too, or far too long."""
+    return int(text) if text.isdigit() and len(text) < 20 else math.nan
 
 
 def shard_header(tensors: Iterable[Tensor], metadata: Mapping[str, str] | None) -> bytes:

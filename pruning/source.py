@@ -1,5 +1,6 @@
 """Read a checkpoint directory, pruned or not, without its tensors' bytes: config, shards, manifest, other files."""
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,9 +10,10 @@ from typing import Any
 
 from .errors import CheckpointError
 from .families import Family, family_of
-from .json_files import read_json
+from .json_files import read_json, shortened
 from .manifest import Manifest
 from .plan import PrunePlan, layer_count
+from .regular_files import is_file, is_within
 from .remote.per_layer_skip import MANIFEST_FILE
 from .shards import INDEX_FILE, SINGLE_FILE, Shard, Tensor, read_shard
 from .state_dict import is_pruned, require_sublayers
@@ -27,6 +29,8 @@ COMPANIONS = (
     "chat_template.jinja", "chat_template.json", f"{_TEMPLATES}/*.jinja",
     "README.md", "LICENSE*", "LICENCE*", "NOTICE*", "COPYING*", "USE_POLICY*", "license*",
 )  # fmt: skip
+
+_MOST_COMPANION_BYTES = 10**9  # far beyond any tokenizer: a sparse file of any size costs its sender nothing
 
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -47,9 +51,14 @@ class Source:
 
     def files(self) -> Iterator[Path]:
         """Yield every entry of the directory that was read or seen."""
-        yield self.root / CONFIG_FILE
+        yield from self.files_read()
+        yield from (self.root / name for name in self.left_behind)
+
+    def files_read(self) -> Iterator[Path]:
+        """Yield the files of which something comes into a pruned checkpoint."""
+        names = [CONFIG_FILE, INDEX_FILE, MANIFEST_FILE, *self.companions]
         yield from (shard.path for shard in self.shards)
-        yield from (self.root / name for name in (*self.companions, *self.left_behind))
+        yield from (self.root / name for name in names)
 
     def tensors(self) -> Iterator[Tensor]:
         """Yield every tensor, shard by shard, in the order of its bytes."""
@@ -136,7 +145,20 @@ def read_source(root: Path) -> Source:
 
 
 def require_prunable(source: Source) -> None:
-    """Raise CheckpointError if a checkpoint that was read cannot be pruned: quantised, or not a plain causal LM."""
+    """Raise CheckpointError if a checkpoint that was read cannot be pruned.
+
+    That is if it is quantised, or not a plain causal LM, or one of its files is absurdly large, or lies elsewhere:
+    whoever sent it would choose which of this machine's files the pruned checkpoint has.
+    """
+    for file in source.files_read():
+        if not is_within(file, source.root):
+            raise CheckpointError(
+                f"{file} is a link to {shortened(os.path.realpath(file))}, which is outside the checkpoint: "
+                "put the file itself in its place"
+            )
+    for companion in (source.root / name for name in source.companions):
+        if (size := companion.stat().st_size) > _MOST_COMPANION_BYTES:
+            raise CheckpointError(f"{companion} has {size} bytes, more than any such file needs: remove it")
     config, family = source.config, source.family
     if config.get("quantization_config") is not None:
         raise CheckpointError(
@@ -147,7 +169,8 @@ def require_prunable(source: Source) -> None:
     architectures = config.get("architectures") or [family.architecture]
     if not isinstance(architectures, list) or not all(name in known for name in architectures):
         raise CheckpointError(
-            f"{source.root}: architectures in config.json is {architectures}, but should be [{family.architecture!r}]"
+            f"{source.root}: architectures in config.json is {shortened(architectures)}, "
+            f"but should be [{family.architecture!r}]"
         )
     if config["model_type"] == family.model_type and config.get("auto_map"):
         raise CheckpointError(
@@ -171,24 +194,24 @@ def _read_plan(config: dict[str, Any]) -> PrunePlan:
     try:
         return PrunePlan.from_config(config)
     except ValueError as error:
-        raise CheckpointError(f"config.json: {error}") from None
+        raise CheckpointError(f"config.json: {str(error)[:500]}") from None  # a key of it may have any length
 
 
 def _read_shards(root: Path) -> tuple[Shard, ...]:
     index, single = root / INDEX_FILE, root / SINGLE_FILE
-    if not index.is_file():
-        if not single.is_file():
+    if not is_file(index):
+        if not is_file(single):
             raise CheckpointError(_no_weights(root))
         return (read_shard(single),)
     weight_map = _read_weight_map(index)
     names = sorted(set(weight_map.values()))
-    if single.is_file() and SINGLE_FILE not in names:
+    if is_file(single) and SINGLE_FILE not in names:
         raise CheckpointError(
             f"{root} has both {SINGLE_FILE} and {INDEX_FILE}, of which transformers loads the first: "
             "remove the stale one"
         )
     for name in names:
-        if not (root / name).is_file():
+        if not is_file(root / name):
             raise CheckpointError(f"{index} names {name}, which is not there: fetch it again")
     shards = tuple(read_shard(root / name) for name in names)
     _require_index_agrees(index, weight_map, shards)
@@ -203,7 +226,10 @@ def _read_weight_map(index: Path) -> dict[str, str]:
             raise ValueError("it has no weight_map")
         for key, name in weight_map.items():
             if not isinstance(name, str) or not _is_shard_name(name):
-                raise ValueError(f"the shard of {key!r} is {name!r}, but should be a file name such as {SINGLE_FILE}")
+                raise ValueError(
+                    f"the shard of {shortened(key)} is {shortened(name)}, "
+                    f"but should be a file name such as {SINGLE_FILE}"
+                )
     except ValueError as error:
         raise CheckpointError(f"{index}: {error}") from None
     return weight_map
@@ -215,15 +241,15 @@ def _require_index_agrees(index: Path, weight_map: dict[str, str], shards: tuple
         for tensor in shard.tensors:
             if tensor.name in stored:
                 raise CheckpointError(
-                    f"{shard.path.parent}: {tensor.name!r} is stored twice, also in {stored[tensor.name]}"
+                    f"{shard.path.parent}: {shortened(tensor.name)} is stored twice, also in {stored[tensor.name]}"
                 )
             stored[tensor.name] = shard.path.name
     for key, name in weight_map.items():
         if stored.get(key) != name:
-            raise CheckpointError(f"{index} puts {key!r} in {name}, which does not hold it")
+            raise CheckpointError(f"{index} puts {shortened(key)} in {name}, which does not hold it")
     for key, name in stored.items():
         if key not in weight_map:
-            raise CheckpointError(f"{index} does not name {key!r}, which {name} holds")
+            raise CheckpointError(f"{index} does not name {shortened(key)}, which {name} holds")
 
 
 def _require_consistent(shards: tuple[Shard, ...], plan: PrunePlan, root: Path) -> None:
@@ -246,7 +272,7 @@ def _no_weights(root: Path) -> str:
 
 
 def _is_shard_name(name: str) -> bool:
-    return name == Path(name).name and name.isprintable() and name.endswith(".safetensors")
+    return len(name) <= 255 and name == Path(name).name and name.isprintable() and name.endswith(".safetensors")
 
 
 def _entries(root: Path) -> set[str]:
@@ -260,4 +286,4 @@ def _entries(root: Path) -> set[str]:
 
 
 def _comes_along(name: str) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in COMPANIONS)
+    return name.isprintable() and any(fnmatchcase(name, pattern) for pattern in COMPANIONS)

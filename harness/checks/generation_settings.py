@@ -6,7 +6,6 @@ What a release of transformers writes or leaves out when it saves a file again i
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +14,7 @@ from transformers import GenerationConfig
 
 from harness.reporting.report import FoundFault
 from harness.subject import Subject
+from harness.text_files import read_json_or_none
 
 from .check import fault
 
@@ -98,10 +98,7 @@ def _settings(root: Path, config: Mapping[str, Any]) -> Mapping[str, Any] | None
     """Return what `generate` is told; None for a file that cannot be read. Without a file, config.json says it."""
     if not (root / GENERATION_FILE).is_file():
         return {name: config[name] for name in (*_TOKEN_IDS, *_LEGACY) if name in config}
-    try:
-        content = json.loads((root / GENERATION_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
+    content = read_json_or_none(root / GENERATION_FILE)
     return content if isinstance(content, dict) else None
 
 

@@ -9,11 +9,11 @@ from typing import Final
 from harness.reporting.report import FoundFault
 from harness.session import has_tokenizer
 from harness.subject import MANIFEST_FILE, Subject
+from harness.text_files import read_json_or_none
 
 from .check import FaultFound, NotChecked, Numbers, fault, listed
 from .generation_settings import GENERATION_FILE, generation_fault
 from .tokenizer_behaviour import compare_tokenizers
-from .tokenizer_reading import read_json
 
 # What decides which tokens a text becomes. Releases of transformers leave some of them out, and mean the same.
 _FILES: Final = (
@@ -103,8 +103,8 @@ def _same(left: Path, right: Path) -> bool:
     """Whether two files hold the same bytes, or the same JSON."""
     if left.read_bytes() == right.read_bytes():
         return True
-    content = read_json(left) if left.suffix == ".json" else None
-    return content is not None and content == read_json(right)
+    content = read_json_or_none(left) if left.suffix == ".json" else None
+    return content is not None and content == read_json_or_none(right)
 
 
 def _fault(cause: str, *evidence: str) -> FoundFault:

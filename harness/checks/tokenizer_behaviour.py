@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from harness.stock import stock_config_object
+from harness.text_files import read_json_or_none
 
 from .tokenizer_reading import (
     TOKENIZER_FILE,
@@ -24,7 +25,6 @@ from .tokenizer_reading import (
     of_tokenizers,
     of_transformers,
     read_alone,
-    read_json,
     reads_otherwise,
     short,
 )
@@ -59,7 +59,7 @@ def compare_tokenizers(root: Path, base: Path, config: Mapping[str, Any]) -> Com
         found.differences.append(f"it does not load: {error}")
     if ours is not None and _class_is_unknown(root):
         found.findings.append(
-            f"tokenizer_class={read_json(root / _CONFIG_FILE)['tokenizer_class']!r} is unknown to transformers "
+            f"tokenizer_class={read_json_or_none(root / _CONFIG_FILE)['tokenizer_class']!r} is unknown to transformers "
             f"{transformers.__version__}, which does not load the tokenizer by itself"
         )
     raw, base_raw = read_alone(root), read_alone(base)
@@ -109,7 +109,7 @@ def _load(root: Path, config: Mapping[str, Any]) -> tuple[Any, str | None]:
 
 
 def _class_is_unknown(root: Path) -> bool:
-    content = read_json(root / _CONFIG_FILE)
+    content = read_json_or_none(root / _CONFIG_FILE)
     name = content.get("tokenizer_class") if isinstance(content, dict) else None
     return isinstance(name, str) and not hasattr(transformers, name) and (root / TOKENIZER_FILE).is_file()
 
@@ -118,7 +118,7 @@ def _compare_settings(ours: Any, theirs: Any, base: Path, config: Mapping[str, A
     """Compare special tokens, and how texts are padded, cut off and split."""
     for name in _SPECIAL:
         _compare_special(name, _named(ours, name), _named(theirs, name), found)
-    stated = read_json(base / _CONFIG_FILE)
+    stated = read_json_or_none(base / _CONFIG_FILE)
     stated = stated if isinstance(stated, dict) else {}
     longest = int(config.get("max_position_embeddings") or 0)
     for name in ("padding_side", "truncation_side", "split_special_tokens", "model_max_length"):
@@ -151,10 +151,10 @@ def _compare_declared(theirs: Any, root: Path, base: Path, found: Comparison) ->
     """Compare what single files say with what the base does: not every release reads them."""
     vocabulary = theirs.get_vocab()
     added, special = (
-        _beyond(read_json(root / name), read_json(base / name))
+        _beyond(read_json_or_none(root / name), read_json_or_none(base / name))
         for name in ("added_tokens.json", "special_tokens_map.json")
     )
-    settings = read_json(root / _CONFIG_FILE)
+    settings = read_json_or_none(root / _CONFIG_FILE)
     decoder = settings.get("added_tokens_decoder") if isinstance(settings, dict) else None
     declared = [(f"added_tokens.json: {name!r}", name, number) for name, number in added.items()]
     for number, token in (decoder if isinstance(decoder, dict) else {}).items():

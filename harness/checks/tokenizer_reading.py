@@ -132,14 +132,6 @@ def _texts(ours: Reader, theirs: Reader) -> Iterator[str]:
             yield theirs.decode([theirs.vocabulary[token]], False)
 
 
-def read_json(path: Path) -> Any:
-    """Return what a JSON file holds, None if it cannot be read."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-
-
 def _ids(ids: Sequence[int], other: Sequence[int] = ()) -> str:
     """Return token ids in short, from shortly before where they leave `other`."""
     same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(ids, other, strict=False)))

@@ -90,7 +90,7 @@ def test_another_family(source, model_type):
 def test_another_architecture(source, architectures):
     """A Qwen3 with another head is refused: its head would be lost."""
     edit_json(source / "config.json", architectures=architectures)
-    refused(source, f"{source}: architectures in config.json is {architectures}, but should be ['Qwen3ForCausalLM']")
+    refused(source, f"{source}: architectures in config.json is {architectures!r}, but should be ['Qwen3ForCausalLM']")
 
 
 @pytest.mark.parametrize("architectures", [None, []])

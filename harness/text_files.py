@@ -1,0 +1,76 @@
+"""Files that strangers wrote: which can be read at all, and JSON as transformers reads it; errors of one line."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+from typing import Any, Final
+
+from .errors import CannotRun
+
+# The largest tokenizer.json are some 30 MB; a sparse file of a terabyte costs its sender nothing.
+_MOST_BYTES: Final = 10**9
+_TEXT: Final = (".json", ".py", ".jinja", ".txt", ".model")
+_MOST_LEVELS: Final = 200
+
+
+def require_readable(root: Path) -> None:
+    """Raise CannotRun if something in a checkpoint's directory can keep a reader, of whatever library, for ever.
+
+    That is a FIFO or a device in a file's place, also behind a link (transformers 5.23.0 opens the shards that an
+    index names without a look at what they are), and a file that is read as a whole and is absurdly large.
+    """
+    for path in root.rglob("*"):
+        try:
+            status = path.stat()
+        except OSError:  # a link to nowhere, which is as good as no file
+            continue
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+            raise CannotRun(f"{path} is not a regular file: put the file itself in its place")
+        if path.suffix in _TEXT and stat.S_ISREG(status.st_mode) and status.st_size > _MOST_BYTES:
+            raise CannotRun(f"{path} has {status.st_size} bytes, more than any such file needs: remove it")
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file holds; of a key that appears twice, the last.
+
+    Raises ValueError, in one line that leaves the path to the caller, if it is missing, no regular file (a FIFO would
+    be waited for), not UTF-8, malformed, or nested so deeply that what it holds could not be written again.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise ValueError("it is no regular file")
+        with path.open("rb") as file:
+            data = file.read()
+    except OSError as error:
+        raise ValueError(error.strerror or str(error)) from None
+    try:
+        content = json.loads(data.decode("utf-8"))
+        _require_shallow(content)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8 at byte {error.start}") from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    return content
+
+
+def read_json_or_none(path: Path) -> Any:
+    """Return what a JSON file holds, None if it cannot be read."""
+    try:
+        return read_json(path)
+    except ValueError:
+        return None
+
+
+def _require_shallow(content: Any) -> None:
+    level = [content]
+    for _ in range(_MOST_LEVELS):
+        level = [
+            value
+            for each in level
+            if isinstance(each, (dict, list))
+            for value in (each.values() if isinstance(each, dict) else each)
+        ]
+    if level:
+        raise ValueError("it is nested too deeply")
