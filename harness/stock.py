@@ -11,11 +11,12 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen3Config
 from transformers.models.auto import configuration_auto
 
+from .text_files import MOST_LAYERS
+
 # The families whose decoder layers the references know; see `references`.
 _FAMILY: Final = "qwen3"
 # transformers keeps the table, but does not export its name in every version.
 STOCK_MODEL_TYPES: Final = frozenset(vars(configuration_auto)["CONFIG_MAPPING_NAMES"])
-_MOST_LAYERS: Final = 10_000
 # What belongs to the checkpoint as a file, or to whoever pruned it, and not to the unpruned model.
 _NOT_OF_THE_MODEL: Final = (
     "auto_map", "architectures", "per_layer_config", "model_type", "transformers_version", "_name_or_path",
@@ -31,7 +32,7 @@ def stock_config(config: Mapping[str, Any]) -> dict[str, Any]:
     if "num_hidden_layers" not in config or "hidden_size" not in config:
         raise ValueError("config.json says neither num_hidden_layers nor hidden_size")
     layers = config["num_hidden_layers"]
-    if isinstance(layers, int) and layers > _MOST_LAYERS:  # each would be built, if only on the meta device
+    if isinstance(layers, int) and layers > MOST_LAYERS:  # each would be built, if only on the meta device
         raise ValueError(f"num_hidden_layers is {layers}, more than any model has")
     model_type = config.get("model_type")
     # A type that transformers does not know is someone's own, made from whatever stock class.

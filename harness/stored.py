@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from .errors import CannotRun
 from .reporting.report import FoundFault
-from .text_files import read_json, require_readable
+from .text_files import read_json, require_readable, require_usable
 
 CONFIG_FILE = "config.json"
 SINGLE_FILE = "model.safetensors"
@@ -151,8 +151,7 @@ def _read_json(path: Path, faults: list[FoundFault], family: str) -> Any:
         content = read_json(path)
         if not isinstance(content, dict):
             raise ValueError("it is no JSON object")
-        if not isinstance(content.get("model_type", ""), (str, type(None))):  # many a table is asked for it
-            raise ValueError("its model_type is no string")
+        require_usable(content)
     except ValueError as error:
         faults.append(
             FoundFault(

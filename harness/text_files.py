@@ -13,6 +13,7 @@ from .errors import CannotRun
 _MOST_BYTES: Final = 10**9
 _TEXT: Final = (".json", ".py", ".jinja", ".txt", ".model")
 _MOST_LEVELS: Final = 200
+MOST_LAYERS: Final = 10_000
 
 
 def require_readable(root: Path) -> None:
@@ -61,6 +62,15 @@ def read_json_or_none(path: Path) -> Any:
         return read_json(path)
     except ValueError:
         return None
+
+
+def require_usable(content: dict[str, Any]) -> None:
+    """Raise ValueError for what no reader survives: a key of tables that is none, a list as long as a number says."""
+    if not isinstance(content.get("model_type"), (str, type(None))):
+        raise ValueError("its model_type is no string")
+    layers = content.get("num_hidden_layers")
+    if isinstance(layers, int) and layers > MOST_LAYERS:
+        raise ValueError(f"its num_hidden_layers is {layers}, more than any model has")
 
 
 def _require_shallow(content: Any) -> None:

@@ -8,12 +8,14 @@ from typing import Final
 
 from harness.reporting.report import FoundFault
 from harness.session import has_tokenizer
+from harness.stored import EMBEDDING
 from harness.subject import MANIFEST_FILE, Subject
 from harness.text_files import read_json_or_none
 
 from .check import FaultFound, NotChecked, Numbers, fault, listed
 from .generation_settings import GENERATION_FILE, generation_fault
 from .tokenizer_behaviour import compare_tokenizers
+from .tokenizer_reading import read_alone, short
 
 # What decides which tokens a text becomes. Releases of transformers leave some of them out, and mean the same.
 _FILES: Final = (
@@ -27,6 +29,8 @@ def tokenizer_files(subject: Subject) -> Numbers:
     """Tokenizer, chat template and the settings of generation are the base's."""
     if subject.is_state_dict_only:
         raise NotChecked("a state dict without config.json has no tokenizer either")
+    if too_large := _beyond_the_vocabulary(subject):
+        raise FaultFound(too_large)
     if subject.base is None:
         return _as_noted(subject)
     base = subject.base.root
@@ -37,6 +41,26 @@ def tokenizer_files(subject: Subject) -> Numbers:
     if not there:
         raise NotChecked("the base has no tokenizer and no generation config")
     return {"files": len(there)}
+
+
+def _beyond_the_vocabulary(subject: Subject) -> FoundFault | None:
+    """Return the fault of a tokenizer that gives tokens for which the model has no embedding."""
+    embedding = subject.stored.tensors.get(EMBEDDING)
+    tokenizer = read_alone(subject.root)
+    if embedding is None or not embedding.shape or tokenizer is None or isinstance(tokenizer, str):
+        return None
+    rows = embedding.shape[0]
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    beyond = sorted((number, name) for name, number in vocabulary.items() if number >= rows)
+    if not beyond:
+        return None
+    (number, name) = beyond[0]
+    return fault(
+        "tokenizer", "tokenizer-beyond-vocabulary",
+        f"the tokenizer has {len(beyond)} token(s) for which the model has no embedding",
+        f"{short(name)} is {number}, but {EMBEDDING} has {rows} rows",
+        remedy="Take the tokenizer and the embedding from one checkpoint: such a token has any answer, or an error.",
+    )  # fmt: skip
 
 
 def _as_noted(subject: Subject) -> Numbers:

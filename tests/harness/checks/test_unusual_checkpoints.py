@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from harness.faults.checkpoint_files import copy_checkpoint, weight_files
+from harness.faults.checkpoint_files import copy_checkpoint, edit_config, edit_tensors, weight_files
 from pruning import PrunePlan, prune_checkpoint
 from tests.harness.checks.cases import Case, judge, record, told
 from tests.harness.checks.planted import change_tensor, one_bit_flipped, one_nan
@@ -83,6 +83,37 @@ def test_odd_values(value: float, finding: str, case: Callable[[str], Case], tmp
     report = judge(case("tied"), tmp_path / "odd", base=tmp_path / "base", keyword=ENOUGH)
     assert report.verdict == "sound", told(report)
     assert finding in report.findings
+
+
+def test_a_tensor_of_zeros_without_a_base(case: Callable[[str], Case], tmp_path: Path) -> None:
+    """Without a base nobody can say whether the zeros were meant, so they are named, and the verdict is not sound."""
+    odd = change_tensor("model.layers.2.mlp.up_proj.weight", lambda tensor: tensor.zero_())
+    odd(case("tied").base, tmp_path / "base")
+    prune_checkpoint(tmp_path / "base", tmp_path / "odd", case("tied").plan, sync=False)
+    report = judge(case("tied"), tmp_path / "odd", base=None, keyword=ENOUGH)
+    assert report.verdict == "undecided", told(report)
+    assert "1 kept tensor(s) are all zero: model.layers.2.mlp.up_proj.weight" in report.findings
+
+
+@pytest.mark.parametrize("rows", [320, 256, 255])
+def test_vocabulary_and_tokenizer(rows: int, case: Callable[[str], Case], tmp_path: Path) -> None:
+    """A tokenizer of 256 tokens fits 320 or 256 rows of the embedding; with 255, token 255 has none, which is told."""
+
+    def cut(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["model.embed_tokens.weight"] = tensors["model.embed_tokens.weight"][:rows].clone()
+
+    copy_checkpoint(case("tied").base, tmp_path / "base")
+    edit_tensors(tmp_path / "base", cut)
+    edit_config(tmp_path / "base", lambda config: config.update(vocab_size=rows))
+    prune_checkpoint(tmp_path / "base", tmp_path / "pruned", case("tied").plan, sync=False)
+    for base in (tmp_path / "base", None):
+        report = judge(case("tied"), tmp_path / "pruned", base=base, keyword="stored.tokenizer")
+        assert record(report, "stored.tokenizer").outcome == ("passed" if rows >= 256 else "failed"), told(report)
+        if rows < 256:
+            (fault,) = report.faults
+            assert fault.family == "tokenizer"
+            assert fault.cause == "the tokenizer has 1 token(s) for which the model has no embedding"
+            assert fault.evidence == ("'\u0143' is 255, but model.embed_tokens.weight has 255 rows",)
 
 
 def test_pruned_twice(case: Callable[[str], Case], tmp_path: Path) -> None:

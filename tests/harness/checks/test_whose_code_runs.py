@@ -1,12 +1,20 @@
 """Code of a checkpoint's own runs where it is trusted, and nowhere else."""
 
-from collections.abc import Callable
+import json
+import os
+import pickle
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import transformers.modeling_utils
 
+from harness.errors import CannotRun
 from harness.faults import foreign_checkpoint
 from harness.faults.checkpoint_files import copy_checkpoint, edit_config, edit_json
+from pruning import CheckpointError, load_pruned
 from tests.harness.checks.cases import Case, judge, record, told
 
 
@@ -74,3 +82,122 @@ def test_code_by_another_way(where: str, case: Callable[[str], Case], tmp_path: 
     judge(case("tied"), checkpoint, trust_remote_code=False)
     judge(case("tied"), checkpoint, trust_remote_code=False, base=None)
     assert not (tmp_path / "canary").exists()
+
+
+class Canary:
+    """What makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.fixture
+def opened() -> Iterator[list[str]]:
+    """Yield the names of the files that are opened while a test runs."""
+    names: list[str] = []
+
+    def note(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and listening:
+            names.append(os.fsdecode(arguments[0]) if isinstance(arguments[0], (str, bytes)) else "")
+
+    listening = [True]
+    sys.addaudithook(note)
+    yield names
+    listening.clear()  # a hook stays for good
+
+
+@pytest.mark.parametrize("weights", ["there", "broken", "absent"])
+def test_no_pickle_is_opened(weights: str, case: Callable[[str], Case], tmp_path: Path, opened: list[str]) -> None:
+    """Whatever becomes of the safetensors, no pickle beside them is opened, with trust neither, nor is one run."""
+    checkpoint = tmp_path / f"pickled_{weights}"
+    copy_checkpoint(case("tied").sound, checkpoint)
+    for name in ("pytorch_model.bin", "pytorch_model-00001-of-00001.bin", "adapter_model.bin", "model.pt", "x.pkl"):
+        (checkpoint / name).write_bytes(pickle.dumps(Canary(tmp_path / "canary")))
+    index = {"metadata": {}, "weight_map": {"model.norm.weight": "pytorch_model-00001-of-00001.bin"}}
+    (checkpoint / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    if weights == "broken":
+        (checkpoint / "model.safetensors").write_bytes(b"x")
+    if weights == "absent":
+        (checkpoint / "model.safetensors").unlink()
+    opened.clear()  # what was just written
+    for base in (case("tied").base, None):
+        report = judge(case("tied"), checkpoint, base=base, trust_remote_code=True, keyword="stored or load or text")
+        assert report.verdict == "faulty" if weights != "there" else report.faults == (), told(report)
+    assert any(name.endswith("config.json") for name in opened)
+    assert not [name for name in opened if name.endswith((".bin", ".pt", ".pkl"))]
+    assert not (tmp_path / "canary").exists()
+
+
+@pytest.mark.parametrize("auto_map", [["AutoConfig", "AutoModelForCausalLM"], "AutoConfig AutoModelForCausalLM"])
+def test_nobody_is_asked(
+    auto_map: Any, case: Callable[[str], Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An auto_map in a form that transformers takes for code, and we do not, has nobody asked whether it may run."""
+    checkpoint = tmp_path / "asking"
+    copy_checkpoint(case("tied").sound, checkpoint)
+    edit_config(checkpoint, lambda config: config.update(auto_map=auto_map))
+    asked: list[str] = []
+    monkeypatch.setattr("builtins.input", lambda prompt="": asked.append(prompt) or "y")
+    report = judge(case("tied"), checkpoint, trust_remote_code=False, keyword="stored or load")
+    assert report.verdict == "faulty", told(report)
+    assert asked == []
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+@pytest.mark.parametrize("where", ["checkpoint", "base"])
+def test_kernels_of_the_hub(
+    where: str, trusted: bool, case: Callable[[str], Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A config that has attention computed by a hub repository's code does not have it fetched, let alone run."""
+    fetched: list[Any] = []
+    for name in ("lazy_import_flash_attention", "load_and_register_attn_kernel"):
+        if hasattr(transformers.modeling_utils, name):
+            monkeypatch.setattr(transformers.modeling_utils, name, lambda *names, **_: fetched.append(names))
+    odd = tmp_path / f"kernel_{where}_{trusted}"
+    copy_checkpoint(case("tied").sound if where == "checkpoint" else case("tied").base, odd)
+    edit_config(odd, lambda config: config.update(_attn_implementation="somebody/kernel"))
+    if where == "base":
+        with pytest.raises(
+            CannotRun, match=r"asks for code of a hub repository in config\.json, somebody/kernel: remove"
+        ):
+            judge(case("tied"), base=odd, trust_remote_code=trusted)
+    else:
+        report = judge(case("tied"), odd, trust_remote_code=trusted, keyword="stored or load or random")
+        assert report.verdict == "undecided", told(report)
+        reason = "config.json asks for code of a hub repository, which is not fetched: somebody/kernel"
+        assert record(report, "plain-float32.load").reason == reason
+        with pytest.raises(CheckpointError, match="'somebody/kernel', code of a hub repository"):
+            load_pruned(odd)
+    assert fetched == []
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ cycler.__init__.__globals__.os.mkdir('CANARY') }}",
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ lipsum.__globals__['os'].mkdir('CANARY') }}",
+        "{{ raise_exception.__globals__['jinja2'].os.mkdir('CANARY') }}",
+        "{% include '/etc/passwd' %}",
+    ],
+)
+def test_chat_templates_stay_in_their_box(template: str, case: Callable[[str], Case], tmp_path: Path) -> None:
+    """A chat template that reaches for Python, in base and checkpoint alike, makes nothing and reads nothing."""
+    for name, checkpoint in (("base", case("tied").base), ("boxed", case("tied").sound)):
+        copy_checkpoint(checkpoint, tmp_path / name)
+        text = template.replace("CANARY", str(tmp_path / "canary"))
+        edit_json(
+            tmp_path / name / "tokenizer_config.json", lambda content, text=text: content.update(chat_template=text)
+        )
+    report = judge(
+        case("tied"),
+        tmp_path / "boxed",
+        base=tmp_path / "base",
+        trust_remote_code=False,
+        keyword="stored or load or text",
+    )
+    assert not (tmp_path / "canary").exists()
+    assert "root:" not in json.dumps(report.to_dict())
