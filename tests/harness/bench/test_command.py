@@ -15,6 +15,8 @@ from tests.harness.bench.records import benchmark_of, size
 from tests.harness.command_line import run
 from tests.harness.reports import passed, report_of
 
+pytestmark = pytest.mark.newest
+
 Pair = tuple[Path, Path]
 
 

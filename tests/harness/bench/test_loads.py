@@ -14,6 +14,8 @@ from harness.loading_modes import LoadingMode
 from harness.subject import Subject, read_subject
 from harness.tiny import TinySpec
 
+pytestmark = pytest.mark.newest
+
 PLAIN = LoadingMode("plain", "float32")
 _IMPORT = "from torch import nn\n"
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +23,8 @@ from harness.strategies import plans, tiny_specs
 from harness.tiny import config_dict
 from pruning import PrunedQwen3ForCausalLM, PrunePlan
 from pruning.remote.configuration_pruned_qwen3 import PrunedQwen3Config
+
+pytestmark = pytest.mark.newest
 
 
 @st.composite

@@ -18,6 +18,8 @@ from harness.text_files import read_json
 from tests.harness.checks.cases import Case, judge, told
 from tests.unit.checkpoints import exactly, raw_shard
 
+pytestmark = pytest.mark.newest
+
 STORED = "stored or load"
 INDEX = "model.safetensors.index.json"
 
