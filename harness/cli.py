@@ -163,9 +163,10 @@ def compare(
 
     Exit code 0: nothing got worse; 1: the verdict, a check, or a gain of pruning did; 2: a file is none of these.
     """
-    from .bench.record import is_benchmark, read_json
+    from .bench.record import is_benchmark
+    from .reporting.report import read_record
 
-    if is_benchmark(read_json(before)) or is_benchmark(read_json(after)):
+    if is_benchmark(read_record(before)) or is_benchmark(read_record(after)):
         from .bench.comparison import compare_benchmarks, print_benchmark_comparison
         from .bench.record import Benchmark
 

@@ -7,6 +7,8 @@ import stat
 from pathlib import Path
 from typing import Any, Final
 
+from pruning.json_files import is_deeper_than
+
 from .errors import CannotRun
 
 # The largest tokenizer.json are some 30 MB; a sparse file of a terabyte costs its sender nothing.
@@ -48,7 +50,8 @@ def read_json(path: Path) -> Any:
         raise ValueError(error.strerror or str(error)) from None
     try:
         content = json.loads(data.decode("utf-8"))
-        _require_shallow(content)
+        if is_deeper_than(_MOST_LEVELS, content):
+            raise ValueError("it is nested too deeply")
     except UnicodeDecodeError as error:
         raise ValueError(f"it is not UTF-8 at byte {error.start}") from None
     except RecursionError:
@@ -71,16 +74,3 @@ def require_usable(content: dict[str, Any]) -> None:
     layers = content.get("num_hidden_layers")
     if isinstance(layers, int) and layers > MOST_LAYERS:
         raise ValueError(f"its num_hidden_layers is {layers}, more than any model has")
-
-
-def _require_shallow(content: Any) -> None:
-    level = [content]
-    for _ in range(_MOST_LEVELS):
-        level = [
-            value
-            for each in level
-            if isinstance(each, (dict, list))
-            for value in (each.values() if isinstance(each, dict) else each)
-        ]
-    if level:
-        raise ValueError("it is nested too deeply")

@@ -45,22 +45,22 @@ def read_json(path: Path, *, from_pipe: bool = False) -> Any:
     if len(data) > MOST_JSON_BYTES:
         raise ValueError(f"larger than {MOST_JSON_BYTES} bytes")
     content = parse_json(data)
-    _require_shallow(content)
+    if is_deeper_than(_MOST_LEVELS, content):
+        raise ValueError("nested too deeply")
     return content
 
 
-def _require_shallow(content: Any) -> None:
-    """Raise ValueError for what json.loads may still read, but json.dumps, deeper in the stack, may not write."""
+def is_deeper_than(levels: int, content: Any) -> bool:
+    """Whether parsed JSON nests further: json.loads may read what json.dumps, deeper in the stack, cannot write."""
     level = [content]
-    for _ in range(_MOST_LEVELS):
+    for _ in range(levels):
         level = [
             value
             for each in level
             if isinstance(each, (dict, list))
             for value in (each.values() if isinstance(each, dict) else each)
         ]
-    if level:
-        raise ValueError("nested too deeply")
+    return bool(level)
 
 
 def shortened(value: object, longest: int = _MOST_SHOWN) -> str:

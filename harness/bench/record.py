@@ -5,7 +5,6 @@ A cost is bytes or seconds, so less is better and every gain is a share that wen
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self, TypeGuard, get_args
 
 from harness.errors import CannotRun
+from harness.reporting.report import read_record
 
 SCHEMA = 1
 KIND: Final = "benchmark"
@@ -167,7 +167,7 @@ class Benchmark:
     def from_file(cls, path: Path) -> Self:
         """Read a benchmark's JSON file; raises CannotRun, naming it."""
         try:
-            return cls.from_dict(read_json(path))
+            return cls.from_dict(read_record(path, "benchmark"))
         except ValueError as error:
             raise CannotRun(f"{path} is no benchmark of prunecheck: {error}") from None
 
@@ -187,18 +187,6 @@ def counted(
 def is_benchmark(content: object) -> TypeGuard[Mapping[str, Any]]:
     """Whether what a JSON file holds says of itself that it is a benchmark."""
     return isinstance(content, Mapping) and content.get("kind") == KIND and "schema" in content
-
-
-def read_json(path: Path) -> Any:
-    """Return what a JSON file holds; raises CannotRun, naming it, if it cannot be read or is none."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CannotRun(f"{path} cannot be read: {error.strerror}") from None
-    except RecursionError:
-        raise CannotRun(f"{path} is no record of prunecheck: it is nested too deeply") from None
-    except ValueError as error:
-        raise CannotRun(f"{path} is no record of prunecheck: {error}") from None
 
 
 def _written(measurement: Measurement) -> dict[str, Any]:

@@ -123,12 +123,9 @@ class Report:
     @classmethod
     def from_file(cls, path: Path) -> Self:
         """Read a report's JSON file; raises CannotRun, naming it."""
+        content = read_record(path, "report")
         try:
-            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        except OSError as error:
-            raise CannotRun(f"{path} cannot be read: {error.strerror}") from None
-        except RecursionError:
-            raise CannotRun(f"{path} is no report of prunecheck: it is nested too deeply") from None
+            return cls.from_dict(content)
         except ValueError as error:
             raise CannotRun(f"{path} is no report of prunecheck: {error}") from None
 
@@ -153,6 +150,18 @@ def _is_check(check: CheckRecord) -> bool:
         return False
     numbers = all(isinstance(number, int | float) for number in (check.seconds, *check.numbers.values()))
     return numbers and isinstance(check.name, str) and isinstance(check.reason, str | None)
+
+
+def read_record(path: Path, what: str = "record") -> Any:
+    """Return what the JSON file of a report or benchmark holds; raises CannotRun, naming it, for no such file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CannotRun(f"{path} cannot be read: {error.strerror}") from None
+    except RecursionError:
+        raise CannotRun(f"{path} is no {what} of prunecheck: it is nested too deeply") from None
+    except ValueError as error:
+        raise CannotRun(f"{path} is no {what} of prunecheck: {error}") from None
 
 
 def write_text(path: Path, text: str) -> None:

@@ -94,30 +94,27 @@ def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out == f"prunecheck {__version__}\n"
 
 
-def test_help_imports_little() -> None:
-    """The help of a command loads nothing that the command needs only when it runs, nor rich to print it."""
+def _run_without(modules: set[str], *arguments: str | Path) -> str:
+    """Run the command line in a process of its own, in which none of these modules may be imported; return stdout."""
     program = (
         "import sys; from harness import cli\n"
-        "sys.argv = ['prunecheck', 'prune', '--help']\n"
+        f"sys.argv = ['prunecheck', *{list(map(str, arguments))!r}]\n"
         "try: cli.main()\n"
         "except SystemExit as end: assert end.code == 0\n"
-        "loaded = {'torch', 'transformers', 'numpy', 'rich', 'pruning.checkpoint'} & set(sys.modules)\n"
+        f"loaded = {modules!r} & set(sys.modules)\n"
         "assert not loaded, loaded\n"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert "--no-checksum" in result.stdout
+    return result.stdout
+
+
+def test_help_imports_little() -> None:
+    """The help of a command loads nothing that the command needs only when it runs, nor rich to print it."""
+    unwanted = {"torch", "transformers", "numpy", "rich", "pruning.checkpoint"}
+    assert "--no-checksum" in _run_without(unwanted, "prune", "--help")
 
 
 def test_prune_imports_no_torch(source: Path, tmp_path: Path) -> None:
     """Pruning from the command line loads neither torch nor transformers."""
-    program = (
-        "import sys; from harness import cli\n"
-        f"sys.argv = ['prunecheck', 'prune', {str(source)!r}, {str(tmp_path / 'slim')!r}, '--mlp', '1']\n"
-        "try: cli.main()\n"
-        "except SystemExit as end: assert end.code == 0\n"
-        "loaded = {'torch', 'transformers', 'numpy'} & set(sys.modules)\n"
-        "assert not loaded, loaded\n"
-    )
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
+    _run_without({"torch", "transformers", "numpy"}, "prune", source, tmp_path / "slim", "--mlp", "1")

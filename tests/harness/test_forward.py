@@ -18,7 +18,7 @@ def _layer() -> nn.Module:
 def test_layers_in_a_list() -> None:
     """A layer that is None, since all of it is pruned, is a module without parts in its place."""
     layer = _layer()
-    first, second = decoder_layers(nn.Sequential(_Model(nn.ModuleList([None, layer]))))  # type: ignore[list-item]
+    first, second = decoder_layers(nn.Sequential(_Model(nn.ModuleList([None, layer]))))  # type: ignore[list-item]  # not as typed
     assert not list(first.children())
     assert second is layer
 

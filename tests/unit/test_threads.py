@@ -28,7 +28,7 @@ def test_an_error_ends_all_jobs(where, exception):
     def endless():
         while True:
             steps.append(started.set())
-            time.sleep(0.001)
+            time.sleep(0.001)  # else the queue fills up faster than it is read
             yield 0
 
     def failing():
@@ -49,7 +49,7 @@ def test_an_error_ends_all_jobs(where, exception):
     with pytest.raises(exception, match="planted"):
         run()
     taken = len(steps)
-    time.sleep(0.02)
+    time.sleep(0.02)  # several steps of a job that still ran
     assert len(steps) == taken > 0
 
 
@@ -70,7 +70,7 @@ def test_an_error_behind_is_raised_at_the_end():
 
     def work():
         begun.append(threading.get_ident())
-        time.sleep(0.01)
+        time.sleep(0.01)  # so that most are not begun when the first fails
         raise OSError("planted")
 
     def run():
@@ -90,7 +90,7 @@ def test_an_error_of_the_block_leaves_nothing_running():
 
     def work():
         started.set()
-        time.sleep(0.05)
+        time.sleep(0.05)  # longer than the block takes to fail
         done.append(True)
         raise OSError("later")
 

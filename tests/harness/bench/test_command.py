@@ -97,7 +97,7 @@ def test_stored_dtype(tiny_checkpoints: Callable[..., Pair], monkeypatch: pytest
         ({"quantisation": ("8bit",)}, ["plain-8bit"]),
         ({"quantisation": ("4bit",), "dtype": ("float32",)}, ["plain-float32", "plain-4bit"]),
     ):
-        benchmark = benchmark_checkpoint(pruned, base=base, **options)  # type: ignore[arg-type]
+        benchmark = benchmark_checkpoint(pruned, base=base, **options)  # type: ignore[arg-type]  # a dict of several types
         assert [(mode.name, mode.skipped) for mode in benchmark.modes] == [(name, "it is") for name in names]
 
 

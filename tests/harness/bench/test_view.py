@@ -1,7 +1,6 @@
 """What people see of a benchmark: a table and a plot."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -122,8 +121,7 @@ def test_plots_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     require_plottable(tmp_path / "plot.png")
     assert refused(tmp_path / "plot.pdf").endswith("no suffix that can be drawn: name a file that ends in .png or .svg")
     assert refused(tmp_path / "a" / "plot.png").endswith("a is no directory")
-    absent: Any = lambda name: None  # noqa: E731
-    monkeypatch.setattr(plot, "find_spec", absent)
+    monkeypatch.setattr(plot, "find_spec", lambda name: None)
     assert refused(tmp_path / "plot.png") == (
         "--plot needs matplotlib, which is not installed: pip install 'prunecheck[plot]'"
     )
