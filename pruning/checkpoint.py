@@ -4,7 +4,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from .audit import require_manifest
 from .byte_copy import Progress, write_shard
 from .errors import CheckpointError, DestinationError
 from .manifest import checksums, kept_entries, manifest_lines, pruned_entries, source_identity
+from .model_card import CARD_FILE, HEAD_BYTES, card_rewriter
 from .plan import PrunePlan
 from .remote.per_layer_skip import MANIFEST_FILE
 from .shards import INDEX_FILE, Shard, Tensor, shard_names
@@ -20,8 +21,6 @@ from .source import CONFIG_FILE, Source, find_checkpoint, read_source, require_p
 from .staging import staged_directory, sync_directory
 from .state_dict import is_pruned
 from .threads import threads
-
-_PART = 2**20  # bytes
 
 
 @dataclass(frozen=True)
@@ -161,7 +160,13 @@ def _write_small_files(
     code = source.family.code_files()
     for name, content in code.items():
         _write(staging / name, [content.decode()], sync)
-    files = {name: _copy_companion(source.root / name, staging / name, sync) for name in source.companions}
+    card = card_rewriter(source, plan, _stored_bytes(shards))
+    files = {
+        name: _copy_companion(source.root / name, staging / name, sync, card if name == CARD_FILE else None)
+        for name in source.companions
+    }
+    if CARD_FILE not in files:
+        _write(staging / CARD_FILE, [card(b"").decode()], sync)
     before = source.manifest
     manifest = manifest_lines(
         source=before.source if before else _source_of(source, files),
@@ -230,8 +235,8 @@ def _pruned_config(source: Source, plan: PrunePlan) -> str:
     return json.dumps(dict(sorted(config.items())), indent=2) + "\n"
 
 
-def _copy_companion(source: Path, destination: Path, sync: bool) -> str:
-    """Copy a file; returns the sha256 of its bytes."""
+def _copy_companion(source: Path, destination: Path, sync: bool, rewrite: Callable[[bytes], bytes] | None) -> str:
+    """Copy a file, its first HEAD_BYTES by `rewrite` where there is one; returns the sha256 of the source's bytes."""
     destination.parent.mkdir(exist_ok=True)
     try:
         reader = source.open("rb")
@@ -239,7 +244,10 @@ def _copy_companion(source: Path, destination: Path, sync: bool) -> str:
         raise CheckpointError(f"{source} cannot be read: {error.strerror}") from None
     digest = hashlib.sha256()
     with reader, destination.open("xb") as writer:
-        while part := reader.read(_PART):
+        part = reader.read(HEAD_BYTES)
+        digest.update(part)
+        writer.write(rewrite(part) if rewrite else part)
+        while part := reader.read(HEAD_BYTES):
             digest.update(part)
             writer.write(part)
         writer.flush()

@@ -28,9 +28,9 @@ class Manifest:
     """The content of `pruning.json`.
 
     `source` describes the first unpruned checkpoint: its `name`, and `revision` if it came from a hub; its `config`, as
-    it was; the sha256 of its other `files` that came along; also `plan` if it was pruned already and had no manifest.
-    `code` maps Python files to their sha256. `kept` maps each stored tensor to its `dtype`, `shape` and,
-    unless left out, `sha256`; `pruned` maps each pruned one to `dtype`, `shape` and `bytes`.
+    it was; the sha256 of its other `files` that came along, README.md as it was there; also `plan` if it was pruned
+    already and had no manifest. `code` maps Python files to their sha256. `kept` maps each stored tensor to its
+    `dtype`, `shape` and, unless left out, `sha256`; `pruned` maps each pruned one to `dtype`, `shape` and `bytes`.
     """
 
     source: Mapping[str, Any]

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,7 +143,8 @@ def _checked_tensor(name: str, entry: Any, data_start: int) -> Tensor:
     size = offsets[1] - offsets[0]
     if _bits(dtype, shape) != size * 8:
         raise ValueError(f"tensor {shortened(name)} has {size} bytes, which {dtype} {shortened(shape)} does not fill")
-    return Tensor(name, dtype, tuple(shape), data_start + offsets[0], data_start + offsets[1])
+    # One string for all tensors of a dtype: the parser makes one for each.
+    return Tensor(name, sys.intern(dtype), tuple(shape), data_start + offsets[0], data_start + offsets[1])
 
 
 def _bits(dtype: str, shape: list[int]) -> int | None:

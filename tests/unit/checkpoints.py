@@ -18,6 +18,8 @@ import pruning
 
 ATTENTION_TENSORS = ("q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm")
 MLP_TENSORS = ("gate_proj", "up_proj", "down_proj")
+CARD_BEGIN = b"<!-- prunecheck: what was pruned. This part is written anew whenever the checkpoint is pruned. -->"
+CARD_END = b"<!-- prunecheck: what follows is the card of what was pruned. -->"
 ELEMENT_BYTES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2, "F8_E4M3": 1, "U8": 1}
 
 
@@ -143,6 +145,15 @@ def plan_lists(draw: st.DrawFn, layers: int) -> dict[str, tuple[int, ...]]:
     """Draw the arguments of a PrunePlan for a model of `layers` layers."""
     indexes = st.lists(st.integers(0, layers - 1), unique=True).map(tuple)
     return {"self_attn": draw(indexes), "mlp": draw(indexes)}
+
+
+def cards() -> st.SearchStrategy[bytes]:
+    """Draw model cards: fences of front matter, whole or not, all line ends, our own comments, any bytes."""
+    parts = [
+        b"---", b"--- ", b"\n", b"\r\n", b"\r", b"\xef\xbb\xbf", b" ", b"license: mit", b"# Title", b"\xff\x00",
+        CARD_BEGIN, CARD_END, b"---\nlicense: mit\n---\n", b"---\r\nlicense: mit\r\n---\r\n",
+    ]  # fmt: skip
+    return st.lists(st.sampled_from(parts) | st.binary(max_size=4), max_size=12).map(b"".join)
 
 
 def run_python(

@@ -15,6 +15,7 @@ from pruning import CheckpointError, DestinationError, PlanError, PrunePlan, byt
 from pruning.families import FAMILIES
 from tests.unit.checkpoints import (
     ELEMENT_BYTES,
+    cards,
     exactly,
     keys_of_model,
     plan_lists,
@@ -46,6 +47,7 @@ def sources(draw):
         "tensors": {key: draw(tensor) for key in order},
         "shards": shards,
         "metadata": [draw(metadata) for _ in range(shards)],
+        "card": draw(st.none() | cards()),
         "config": draw(
             st.fixed_dictionaries(
                 {},
@@ -66,6 +68,8 @@ def write_drawn(root, drawn):
     write_weights(root, drawn["tensors"], shards=drawn["shards"], metadata=drawn["metadata"])
     (root / "config.json").write_text(json.dumps(tiny_config(drawn["layers"]) | drawn["config"]))
     (root / "tokenizer.json").write_text("{}")
+    if drawn["card"] is not None:
+        (root / "README.md").write_bytes(drawn["card"])
     return root
 
 
@@ -175,7 +179,8 @@ def test_every_file_of_a_pruned_checkpoint(tmp_path, checksum):
     (source / "tokenizer.json").write_bytes(b"\x00\r\n\xff")
     prune_checkpoint(source, tmp_path / "out", PLAN, checksum=checksum)
     files = read_files(tmp_path / "out")
-    assert files.keys() == {"config.json", "pruning.json", "model.safetensors", "tokenizer.json", *CODE_FILES}
+    others = {"config.json", "pruning.json", "model.safetensors", "tokenizer.json", "README.md"}
+    assert files.keys() == {*others, *CODE_FILES}
     assert files["tokenizer.json"] == b"\x00\r\n\xff"
     assert sorted(os.listdir(tmp_path)) == ["out", "source"]
 
