@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self, TypeGuard, get_args
 
 from harness.errors import CannotRun
+from harness.reporting.notebook import NotebookRecord, Summary
 from harness.reporting.report import read_record
 
 SCHEMA = 1
@@ -109,8 +110,8 @@ class ModeRecord:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Benchmark:
+@dataclass(frozen=True, repr=False)
+class Benchmark(NotebookRecord):
     """A benchmark of a pruned checkpoint against its base.
 
     `stored` are costs of the files alone. `clock` holds the seconds that one fixed matrix product took, each time
@@ -130,10 +131,38 @@ class Benchmark:
         """Whether no way of loading could be measured."""
         return all(mode.skipped is not None for mode in self.modes)
 
+    def summary(self) -> Summary:
+        """Return what people see first: plan, and what came of each prediction."""
+        from .view import benchmark_summary  # which views this record
+
+        return benchmark_summary(self)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row for each cost and way of loading ("" for what is stored), with medians and what is gone."""
+        return [
+            {
+                "mode": mode,
+                "cost": each.name,
+                **each.setting,
+                "unit": each.unit,
+                "base": statistics.median(each.base),
+                "pruned": statistics.median(each.pruned),
+                "removed": each.removed,
+                "uncertainty": each.uncertainty,
+                "predicted": each.predictions[0].removed if each.predictions else None,
+                "arrived": each.arrived,
+                "runs": len(each.base),
+            }
+            for mode, measurements in self._groups()
+            for each in measurements
+        ]
+
     def measurements(self) -> dict[tuple[str, str], Measurement]:
         """Return every measurement by the name of its mode, "" for what is stored, and its label."""
-        groups = {"": self.stored, **{mode.name: mode.measurements for mode in self.modes}}
-        return {(name, each.label): each for name, group in groups.items() for each in group}
+        return {(name, each.label): each for name, group in self._groups() for each in group}
+
+    def _groups(self) -> list[tuple[str, tuple[Measurement, ...]]]:
+        return [("", self.stored), *((mode.name, mode.measurements) for mode in self.modes)]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON holds it; what follows from it, such as `removed`, is there for readers alone."""

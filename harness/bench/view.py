@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
+from harness.reporting.notebook import Summary, plan_text
 from harness.reporting.terminal import pairs, plain, section, stdout_console
 from pruning import PrunePlan
 
@@ -55,6 +56,27 @@ def costs_table(measurements: Sequence[Measurement]) -> Table:
         if each.tokens is not None:
             table.add_row("", *(_rate(each.tokens, runs) for runs in values))
     return table
+
+
+def benchmark_summary(benchmark: Benchmark) -> Summary:
+    """Return what a notebook shows of a benchmark: what is gone of each cost that is predicted; in HTML every cost."""
+    ways = sum(mode.skipped is None for mode in benchmark.modes)
+    facts = [
+        ("checkpoint", benchmark.checkpoint),
+        ("base", benchmark.base),
+        ("plan", plan_text(benchmark.plan)),
+        *((mode.name, f"not measured: {mode.skipped}") for mode in benchmark.modes if mode.skipped is not None),
+    ]
+    rows = []
+    for (mode, label), each in benchmark.measurements().items():
+        place, came = f"{mode or 'on disk'}, {label}", arrived(each)
+        if each.predictions:
+            gone = f"gone {percent(each.removed)}, predicted {percent(each.predictions[0].removed)}"
+            facts.append((place, f"{gone}, arrived {came}" if came else gone))
+        values = [quantity(statistics.median(runs), each.unit) for runs in (each.base, each.pruned)]
+        rows.append([place, *values, percent(each.removed), _planned(each, "bytes"), came])
+    title = f"what pruning saves in {ways} way{'' if ways == 1 else 's'} of loading"
+    return Summary(title, facts, ("cost", "base", "pruned", "gone", "plan: bytes", "arrived"), rows)
 
 
 def percent(share: float | None) -> str:

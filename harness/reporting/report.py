@@ -10,6 +10,8 @@ from typing import Any, Literal, Self, get_args
 
 from harness.errors import CannotRun
 
+from .notebook import NotebookRecord, Summary
+
 SCHEMA = 1
 
 FAMILIES = (
@@ -64,8 +66,8 @@ class Coverage:
         return self.keys and self.bytes is not None and self.logits
 
 
-@dataclass(frozen=True)
-class Report:
+@dataclass(frozen=True, repr=False)
+class Report(NotebookRecord):
     """A judgement. `plan` is the plan that was meant; `environment` says where, and with what, it was judged."""
 
     checkpoint: str
@@ -86,6 +88,16 @@ class Report:
         if self.coverage.is_complete or (self.coverage.partial_allowed and some):
             return "sound"
         return "undecided"
+
+    def summary(self) -> Summary:
+        """Return what people see first: verdict, plan, counts, faults."""
+        from .report_view import report_summary  # which views this record
+
+        return report_summary(self)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row for each check, the fields of its `CheckRecord`."""
+        return [asdict(check) for check in self.checks]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON holds it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import get_args
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -11,7 +12,8 @@ from rich.text import Text
 
 from pruning import PrunePlan
 
-from .report import EXIT_CODES, CheckRecord, FoundFault, Report
+from .notebook import Summary, plan_text
+from .report import EXIT_CODES, CheckRecord, FoundFault, Outcome, Report
 from .report_groups import groups
 from .terminal import and_more, pairs, plain, section, shortened, stdout_console
 
@@ -33,6 +35,25 @@ def print_report(report: Report, *, console: Console | None = None) -> None:
     sections = [_summary(report), _table(report), *_failed(report), *_skipped(report), *_faults(report)]
     sections += [*_findings(report), *_undecided(report)]
     (console or stdout_console()).print(Group(*sections))
+
+
+def report_summary(report: Report) -> Summary:
+    """Return what a notebook shows of a report: verdict, plan, counts, faults, findings; in HTML the groups, too."""
+    counts = Counter(check.outcome for check in report.checks)
+    facts = [
+        ("checkpoint", report.checkpoint),
+        ("base", report.base or "none was given"),
+        ("plan", plan_text(report.plan)),
+        ("checks", ", ".join(f"{counts[outcome]} {outcome}" for outcome in get_args(Outcome))),
+    ]
+    for fault in report.faults:
+        facts += [(f"fault: {fault.family}", fault.cause), ("remedy", fault.remedy)]
+    facts += [("finding", finding) for finding in report.findings]
+    rows = [
+        [group.title, *(str(group.count(outcome)) for outcome in get_args(Outcome)), f"{group.seconds:.1f}"]
+        for group in groups(report)
+    ]
+    return Summary(_verdict(report), facts, ("checks", *get_args(Outcome), "seconds"), rows)
 
 
 def _summary(report: Report) -> RenderableType:
