@@ -103,7 +103,10 @@ class Evaluator:
         found: dict[PrunePlan, list[Outcome]] = {candidate: [] for candidate in candidates}
         full: list[Outcome] = []
         full_streams: list[Tensor] = []
-        groups, at_once = self._portions(ordered)
+        model = self._sublayers.model
+        window_bytes = self._windows.shape[1] * int(model.config.hidden_size) * int(model.dtype.itemsize)
+        size, at_once = portions(len(ordered), window_bytes, self._stream_bytes)
+        groups = [ordered[first : first + size] for first in range(0, len(ordered), max(size, 1))] or [[]]
         for first in range(0, len(self._windows), at_once):
             ids = self._windows[first : first + at_once]
             embedded = self._sublayers.embedded(ids)
@@ -140,11 +143,14 @@ class Evaluator:
                         while branched < len(removals) and branching[branched - 1] == position:
                             streams[branched] = streams[0]
                             branched += 1
-                        if observe is not None and position not in removals[0]:
-                            observe(position, streams[0], update_of(position, streams[0]))
+                        alone = observe is not None and position not in removals[0]
+                        if observe is not None and alone:
+                            update = update_of(position, streams[0])
+                            observe(position, streams[0], update)
+                            streams[0] += update.to(streams.device)
                         running = [
                             number * rows + row
-                            for number in range(branched)
+                            for number in range(int(alone), branched)
                             if position not in removals[number]
                             for row in range(rows)
                         ]
@@ -157,17 +163,16 @@ class Evaluator:
             return [Outcome() for _ in streams]
         return compared(ids, streams, self._sublayers.logits, self._predictions, self._sublayers.vocabulary_size)
 
-    def _portions(self, ordered: Sequence[PrunePlan]) -> tuple[list[Sequence[PrunePlan]], int]:
-        """Return the candidates of each sweep, and how many windows there are in one: as many as memory allows.
 
-        A sweep takes all candidates if at least one window of them fits.
-        """
-        config = self._sublayers.model.config
-        tokens = self._windows.shape[1]
-        most = max(2, self._stream_bytes // (tokens * config.hidden_size * self._sublayers.model.dtype.itemsize))
-        size = min(len(ordered), most - 1)
-        groups = [ordered[first : first + size] for first in range(0, len(ordered), max(size, 1))] or [()]
-        return groups, max(1, most // (size + 1))
+def portions(candidates: int, window_bytes: int, stream_bytes: int = STREAM_BYTES) -> tuple[int, int]:
+    """Return how many of the candidates a sweep takes, and how many windows: as many as memory allows.
+
+    `window_bytes` are those of the hidden states of one window. All candidates come first: a sweep takes them all if
+    at least one window of them fits.
+    """
+    most = max(2, stream_bytes // window_bytes)
+    size = min(candidates, most - 1)
+    return size, max(1, most // (size + 1))
 
 
 def _runs(indexes: Sequence[int], longest: int) -> Iterator[slice]:
