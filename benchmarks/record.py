@@ -19,6 +19,9 @@ PAGE = ROOT / "docs" / "performance.md"
 _BLOCK = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end of figures -->)", flags=re.DOTALL)
 
 
+_FINE = ("s", "times")  # units of which fractions count
+
+
 @dataclass(frozen=True)
 class Ratio:
     """Seconds beside those of a baseline, medians of rounds in turn; of the rounds' own ratios, median and extremes."""
