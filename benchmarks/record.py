@@ -85,7 +85,7 @@ class Amount:
 
     def cells(self) -> list[str]:
         """Return the row of the table of amounts."""
-        low, value, high = (f"{number:.{2 if self.unit == 's' else 0}f}" for number in
+        low, value, high = (f"{number:.{2 if self.unit in _FINE else 0}f}" for number in
                             (self.lowest, self.value, self.highest))  # fmt: skip
         return [self.what, f"**{value} {self.unit}** ({low} to {high})", self.goal]
 

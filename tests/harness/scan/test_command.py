@@ -201,6 +201,7 @@ def test_pruned_and_offloaded(base: Path, tmp_path: Path, monkeypatch: pytest.Mo
     journal = tmp_path / "disk" / JOURNAL_FILE
     journal.write_text(journal.read_text(encoding="utf-8").split("\n")[0] + "\n", encoding="utf-8")
     again = scan_checkpoint(tmp_path / "pruned", out=tmp_path / "disk", texts=[text])
+    assert again.mode == "disk-all-float32"
     assert measured(again) == measured(offloaded)
 
 
