@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from typing import Final
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.batches import BATCHES
 from harness.forward import TokenBatch, decoder_layers, residual_stream, uncached_logits
@@ -30,8 +30,7 @@ def identity(session: Session, kind: str) -> Numbers:
     batch = BATCHES[kind](session)
     got = candidate_logits(session, batch)
     with session.pruned_reference() as reference:
-        watched = residual_stream(reference) if kind == "random" else nullcontext({})
-        with watched as stream:
+        with residual_stream(reference if kind == "random" else nn.Module()) as stream:
             expected = uncached_logits(reference, batch)
     layers = layer_numbers(session, batch, stream) if stream else {}
     how = f"uncached, {kind} tokens, identity reference"
