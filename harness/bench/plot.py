@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".svg")
 _MEASURED, _PLANNED, _SPREAD = "#56b4e9", "#d55e00", "#333333"  # of PALETTE
 _WIDTH, _ROW, _TITLE, _EDGES = 9.0, 0.27, 0.4, 1.2  # inches
+_LARGEST = 100.0  # times the base's cost
 _LINE, _NARROW = 0.12, 28  # inches more a row, and characters a line, where labels are wrapped
 
 
@@ -77,8 +78,16 @@ def benchmark_figure(benchmark: Benchmark, width: float) -> Figure:
 
 
 def plotted(measurements: Sequence[Measurement]) -> list[Measurement]:
-    """Return those costs that the plan predicts a share of."""
-    return [each for each in measurements if each.predictions and each.removed is not None]
+    """Return those costs that the plan predicts a share of, but for what grew so much that shares beside it vanish."""
+    return [
+        each
+        for each in measurements
+        if each.predictions and each.removed is not None and _fits(each.removed) and _fits(each.predictions[0].removed)
+    ]
+
+
+def _fits(share: float) -> bool:
+    return abs(share) <= _LARGEST  # neither infinity nor NaN does
 
 
 def _draw(axes: Axes, title: str, costs: list[Measurement], longest: int | None) -> None:
@@ -88,8 +97,8 @@ def _draw(axes: Axes, title: str, costs: list[Measurement], longest: int | None)
     axes.barh(positions, shares, color=_MEASURED, height=0.6, label="measured, median")
     axes.hlines(
         positions,
-        [100 * low for low, _ in ranges],
-        [100 * high for _, high in ranges],
+        [100 * max(low, -_LARGEST) for low, _ in ranges],
+        [100 * min(high, _LARGEST) for _, high in ranges],
         color=_SPREAD,
         linewidth=1,
         label="single runs",

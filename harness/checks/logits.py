@@ -29,9 +29,11 @@ def identity(session: Session, kind: str) -> Numbers:
     """On this kind of batch the logits are those of the base without the pruned sub-layers, equally loaded."""
     batch = BATCHES[kind](session)
     got = candidate_logits(session, batch)
-    with session.pruned_reference() as reference:
-        with residual_stream(reference if kind == "random" else nn.Module()) as stream:
-            expected = uncached_logits(reference, batch)
+    with (
+        session.pruned_reference() as reference,
+        residual_stream(reference if kind == "random" else nn.Module()) as stream,  # of one kind: it is large
+    ):
+        expected = uncached_logits(reference, batch)
     layers = layer_numbers(session, batch, stream) if stream else {}
     how = f"uncached, {kind} tokens, identity reference"
     numbers = compare(session, got, expected, batch, how, layers)

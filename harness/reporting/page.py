@@ -48,6 +48,18 @@ def plan_strip(plan: Mapping[str, Iterable[int]], layers: object) -> list[Cell]:
     return [Cell(index, index in pruned["self_attn"], index in pruned["mlp"]) for index in range(count)]
 
 
+def made_with(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return where, and with what, a record was made, in words."""
+    rows = []
+    if isinstance(versions := environment.get("versions"), Mapping):
+        rows.append(("versions", ", ".join(f"{name} {text or 'not installed'}" for name, text in versions.items())))
+    for name in ("python", "platform", "devices", "cpus", "threads", "code", "checkpoint_digest"):
+        if (value := environment.get(name)) is not None:
+            text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+            rows.append((name.replace("_", " "), text))
+    return rows
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(

@@ -37,8 +37,11 @@ def picture(title: str, words: tuple[str, ...], draw: Callable[[], Figure]) -> P
     """Return a picture of the figure that `draw` makes; without matplotlib, its words and what to install."""
     if find_spec("matplotlib") is None:
         return Picture(title, words, None, f"The picture needs {MISSING}")
-    with drawing():
-        return Picture(title, words, _svg(draw()))
+    try:
+        with drawing():
+            return Picture(title, words, _svg(draw()))
+    except Exception as error:  # a record that took hours is not lost for what it looks like
+        return Picture(title, words, None, f"The picture could not be drawn, {type(error).__name__}: {error}")
 
 
 @contextmanager

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from .divergence import divergence_picture, is_of_a_layer
-from .page import page, plan_strip
+from .page import made_with, page, plan_strip
 from .report import CheckRecord, Report, limited_number
 from .report_groups import Group, group_and_property, groups
 from .report_words import (
@@ -66,7 +65,7 @@ def report_page(report: Report) -> str:
             (group, _of_allowed(_closest(group)), [_row(check) for check in group.checks]) for group in groups(report)
         ],
         environment=report.environment,
-        made_with=list(_made_with(report)),
+        made_with=made_with(report.environment),
     )
 
 
@@ -113,14 +112,3 @@ def _size(number: float) -> float:
 
 def _short(number: float) -> str:
     return f"{number:.3g}"
-
-
-def _made_with(report: Report) -> Iterator[tuple[str, str]]:
-    """Yield where, and with what, it was judged, in words."""
-    environment = report.environment
-    versions = environment.get("versions")
-    if isinstance(versions, Mapping):
-        yield "versions", ", ".join(f"{name} {version or 'not installed'}" for name, version in versions.items())
-    for name in ("python", "platform", "devices", "cpus", "threads", "code", "checkpoint_digest"):
-        if (value := environment.get(name)) is not None:
-            yield name.replace("_", " "), ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -1,7 +1,10 @@
-"""Reports by hand that have everything a page can show."""
+"""Records by hand that have everything a page can show."""
+
+import numpy as np
 
 from harness.reporting.divergence import layer_number
 from harness.reporting.report import CheckRecord, Coverage, FoundFault, Report
+from harness.scan.record import Contribution, Distance, Scan, Window
 from tests.harness.reports import COMPLETE, FAULT, failed, passed, report_of, skipped
 
 LAYERS = 30
@@ -88,4 +91,29 @@ def hostile_report() -> Report:
         faults=(FoundFault("keys", HOSTILE, HOSTILE, (HOSTILE,), HOSTILE),),
         findings=(HOSTILE,),
         environment={"plan_from": HOSTILE, "layers": 10**9, "versions": {HOSTILE: HOSTILE}, "platform": HOSTILE},
+    )  # fmt: skip
+
+
+def scan_of(checkpoint: str = "/models/base", text: str = "prose") -> Scan:
+    """A scan of two windows in which the later layers matter more, and one value is not finite."""
+    rng = np.random.default_rng(0)
+
+    def values(mean: float) -> tuple[float, ...]:
+        return tuple(map(float, mean + rng.normal(0, 0.01, 2)))
+
+    metrics = ("nll", "influence", "angular")
+    contributions = [
+        Contribution(sublayer, layer, {"nll": values(0.02 * layer), "influence": values(0.1)})
+        for sublayer in ("self_attn", "mlp", "layer")
+        for layer in range(LAYERS)
+    ]
+    contributions[5] = Contribution("self_attn", 5, {"nll": (0.1, None), "influence": (0.1, 0.2)})
+    distances = [
+        Distance(first, layers, values(0.1 * layers)) for layers in (1, 2) for first in range(LAYERS - layers + 1)
+    ]
+    windows = (Window(text, 0, 2.5), Window(text, 128, 2.7))
+    plan = {"self_attn": [3], "mlp": []}
+    return Scan(
+        checkpoint, plan, LAYERS, "plain-float32", metrics, 128, windows, tuple(contributions), tuple(distances),
+        ENVIRONMENT,
     )  # fmt: skip

@@ -14,8 +14,18 @@ from harness.reporting.divergence import divergence_picture, divergences
 from harness.reporting.page import plan_strip
 from harness.reporting.report import Report
 from harness.reporting.report_page import report_page
+from harness.scan.page import scan_page
 from tests.harness.bench.records import benchmark_of, benchmarks, seconds, size
-from tests.harness.pages import HOSTILE, LAYERS, faulty_report, hostile_report, logits, sound_report, undecided_report
+from tests.harness.pages import (
+    HOSTILE,
+    LAYERS,
+    faulty_report,
+    hostile_report,
+    logits,
+    scan_of,
+    sound_report,
+    undecided_report,
+)
 from tests.harness.reports import failed, passed, report_of, reports
 
 pytestmark = pytest.mark.newest
@@ -120,8 +130,9 @@ def test_strangers_text_is_text() -> None:
         size(HOSTILE, 1000, 800), checkpoint=HOSTILE, base=HOSTILE,
         modes=(ModeRecord(HOSTILE, HOSTILE), ModeRecord(HOSTILE, None, (size(HOSTILE, 2, 1),), (HOSTILE,))),
     )  # fmt: skip
-    assert is_harmless(page := Page(benchmark_page(hostile)))
-    assert shown in page.text
+    for source in (benchmark_page(hostile), scan_page(scan_of(HOSTILE, HOSTILE))):
+        assert is_harmless(page := Page(source))
+        assert shown in page.text
 
 
 @settings(max_examples=15)
@@ -137,8 +148,10 @@ def test_every_report_has_a_page(report: Report) -> None:
 @settings(max_examples=8, deadline=None)
 @given(record=benchmarks)
 def test_every_benchmark_has_a_page(record: Benchmark) -> None:
-    """Whatever a benchmark holds, its page is made, and harmless."""
-    assert is_harmless(Page(benchmark_page(record)))
+    """Whatever a benchmark holds, its page is made, and harmless, and its picture is drawn."""
+    page = Page(benchmark_page(record))
+    assert is_harmless(page)
+    assert page.tags.count("img") == 1
 
 
 def test_benchmark() -> None:
@@ -157,14 +170,37 @@ def test_benchmark() -> None:
     assert places == sorted(places)
 
 
+def test_scan() -> None:
+    """A scan's page says first what is least missed, how its intervals are read, and has every sub-layer and layer."""
+    page = Page(scan_page(scan_of()))
+    order = ("2 windows of 128 tokens: prose", "What is least missed", "By nll, the least first", "~ marks those",
+             "Each was removed alone.", "Least: ", "the nearest run", "Every sub-layer and layer")  # fmt: skip
+    places = [page.text.index(words) for words in order]
+    assert places == sorted(places)
+    names = [f"{sublayer} {layer}" for sublayer in ("self_attn", "mlp", "layer") for layer in range(LAYERS)]
+    assert [name for name in names if f" {name} " not in page.text] == []
+    assert "self_attn 5 not finite" in page.text
+    assert page.tags.count("img") == 3
+
+
 def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without matplotlib the page is there, in words, and says what a picture needs."""
     monkeypatch.setattr(pictures, "find_spec", lambda name: None)
-    for source in (report_page(faulty_report()), benchmark_page(benchmark_of(size("resident weights", 2, 1)))):
+    benchmark = benchmark_of(size("resident weights", 2, 1))
+    for source in (report_page(faulty_report()), benchmark_page(benchmark), scan_page(scan_of())):
         page = Page(source)
         assert "The picture needs matplotlib, which is not installed: pip install 'prunecheck[plot]'" in page.text
         assert "img" not in page.tags
     assert "leaves the reference behind layers.16.self_attn" in Page(report_page(faulty_report())).text
+
+
+def test_a_picture_that_cannot_be_drawn() -> None:
+    """What goes wrong while something is drawn is said in the picture's place, and the page is there."""
+    picture = pictures.picture("a", ("b",), lambda: [][0])
+    assert (picture.svg, picture.missing) == (
+        None,
+        "The picture could not be drawn, IndexError: list index out of range",
+    )
 
 
 def test_strip() -> None:
