@@ -111,4 +111,4 @@ def _size(number: float) -> float:
 
 
 def _short(number: float) -> str:
-    return f"{number:.3g}"
+    return f"{number:,}" if isinstance(number, int) else f"{number:.3g}"

@@ -59,7 +59,7 @@ def metric_pictures(scan: Scan) -> list[Picture]:
 
     def of(metric: str) -> Picture:
         label, unit = METRICS[metric].label, METRICS[metric].unit
-        words = (f"{label}{f', in {unit}' if unit else ''}. What is least is darkest.", *_extremes(scan, metric))
+        words = (f"{label}{f' ({unit})' if unit else ''}: what is least is darkest.", *_extremes(scan, metric))
         return picture(f"{metric}: {label}", words, lambda: metric_figure(scan, metric, PAGE_WIDTH))
 
     return [of(metric) for metric in scan.metrics]
