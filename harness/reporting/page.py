@@ -71,6 +71,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["address"] = _address
+    environment.filters["breakable"] = _breakable
     return environment
 
 
@@ -78,6 +79,11 @@ def _shown(value: Any) -> Any:
     if isinstance(value, Markup):
         return value
     return "" if value is None else visible(str(value))
+
+
+def _breakable(name: str) -> Markup:
+    """Return a name such as `cache.dynamic.beam`, which a narrow page breaks behind its dots."""
+    return Markup(".<wbr>").join(map(visible, name.split(".")))  # which escapes what it joins
 
 
 def _address(picture: Picture) -> str:
