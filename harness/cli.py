@@ -105,6 +105,9 @@ def check(
     junit_file: Annotated[
         Path | None, typer.Option("--junit", metavar="FILE", help="Write the report as JUnit XML, for CI systems.")
     ] = None,
+    html_file: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write the report as one HTML page to this file.")
+    ] = None,
     trust_remote_code: Annotated[
         bool,
         typer.Option("--trust-remote-code", help="Let the checkpoint's own code run; prunecheck's needs no leave."),
@@ -130,7 +133,7 @@ def check(
     from .reporting.report import EXIT_CODES, require_writable, write_text
     from .reporting.report_view import print_report
 
-    for path in (json_file, junit_file):
+    for path in (json_file, junit_file, html_file):
         require_writable(path)
     options = judging_options(plan=plan, device_map=device_map, dtype=dtype, quantisation=quantisation)
     with count_progress() as progress:
@@ -149,6 +152,10 @@ def check(
         write_text(json_file, json.dumps(report.to_dict(), indent=2) + "\n")
     if junit_file is not None:
         write_text(junit_file, junit_xml(report))
+    if html_file is not None:
+        from .reporting.report_page import report_page
+
+        write_text(html_file, report_page(report))
     raise typer.Exit(EXIT_CODES[report.verdict])
 
 

@@ -183,3 +183,30 @@ def layer_outputs(model: nn.Module) -> Iterator[list[Tensor]]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def residual_stream(model: nn.Module) -> Iterator[dict[tuple[int, str], Tensor]]:
+    """Record, within the `with`, the residual stream behind each sub-layer, in float32 on the CPU.
+
+    By layer and sub-layer: behind "mlp" is what leaves the layer, behind "self_attn" what enters the norm in front of
+    the mlp, which is not seen where the mlp is pruned. Of several passes the last one counts.
+    """
+    seen: dict[tuple[int, str], Tensor] = {}
+    handles = []
+
+    def record(entry: tuple[int, str], states: Any) -> None:
+        hidden = states[0] if isinstance(states, tuple) and states else states
+        if isinstance(hidden, Tensor):
+            seen[entry] = hidden.detach().float().cpu()
+
+    for index, layer in enumerate(decoder_layers(model)):
+        handles.append(layer.register_forward_hook(lambda *call, entry=(index, "mlp"): record(entry, call[-1])))
+        if (norm := part_of(layer, "post_attention_layernorm")) is not None:
+            before = (index, "self_attn")
+            handles.append(norm.register_forward_pre_hook(lambda *call, entry=before: record(entry, call[-1])))
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -39,6 +39,9 @@ def bench(
     plot_file: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE", help="Draw it into this file, a .png or .svg.")
     ] = None,
+    html_file: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write the benchmark as one HTML page to this file.")
+    ] = None,
     trust_remote_code: Annotated[
         bool,
         typer.Option("--trust-remote-code", help="Let the checkpoint's own code run; prunecheck's needs no leave."),
@@ -56,7 +59,8 @@ def bench(
 
     from .plot import require_plottable, write_plot
 
-    require_writable(json_file)
+    for path in (json_file, html_file):
+        require_writable(path)
     require_plottable(plot_file)
     options = benchmark_options(device_map=device_map, dtype=dtype, quantisation=quantisation)
     prompts, batches = whole_numbers("--prompt-tokens", prompt_tokens), whole_numbers("--batch", batch)
@@ -83,5 +87,9 @@ def bench(
         write_text(json_file, json.dumps(benchmark.to_dict(), indent=2) + "\n")
     if plot_file is not None:
         write_plot(benchmark, plot_file)
+    if html_file is not None:
+        from .page import benchmark_page
+
+        write_text(html_file, benchmark_page(benchmark))
     if benchmark.is_empty:
         raise CannotRun("no way of loading could be measured; the reasons are above")

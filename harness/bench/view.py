@@ -15,6 +15,15 @@ from pruning import PrunePlan
 from .record import Benchmark, Measurement, Quantity
 
 _UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+SPEED = "machine's speed"
+COLUMNS = ("cost", "base", "pruned", "gone", "single runs", "plan: bytes", "plan: multiply-adds", "arrived")
+EXPLANATION = (
+    "gone: the share of the base's cost that the pruned model does not have; the median over pairs of "
+    "neighbouring runs. arrived: this, as a share of what the plan removes: of multiply-adds until the first "
+    "token, of bytes elsewhere; unclear where the runs differ too much to know it to half of that: take more "
+    "--repeats, or a machine that does nothing else. warm, cold: whether the files lie in the "
+    "system's cache. Memory is what is added by the load; pages of files can be given back at any time."
+)
 # A machine whose speed varies by more says little in few runs.
 _NOISY = 0.1
 
@@ -34,27 +43,18 @@ def print_benchmark(benchmark: Benchmark, *, console: Console | None = None) -> 
 def costs_table(measurements: Sequence[Measurement]) -> Table:
     """Return a table of costs: a row each, those of one setting below its name."""
     table = Table()
-    table.add_column("cost", overflow="fold")
-    for title in ("base", "pruned", "gone", "single runs", "plan: bytes", "plan: multiply-adds", "arrived"):
+    table.add_column(COLUMNS[0], overflow="fold")
+    for title in COLUMNS[1:]:
         table.add_column(title, justify="right", overflow="fold")
     setting: Mapping[str, int] = {}
     for each in measurements:
         if each.setting != setting:
             setting = each.setting
             table.add_section()
-            table.add_row(plain(", ".join(f"{name} {value}" for name, value in setting.items()), "bold"))
-        values = (each.base, each.pruned)
-        table.add_row(
-            plain(each.name),
-            *(quantity(statistics.median(runs), each.unit) for runs in values),
-            percent(each.removed),
-            _range(each),
-            _planned(each, "bytes"),
-            _planned(each, "multiply-adds"),
-            arrived(each),
-        )
+            table.add_row(plain(setting_text(setting), "bold"))
+        table.add_row(plain(each.name), *cells(each))
         if each.tokens is not None:
-            table.add_row("", *(_rate(each.tokens, runs) for runs in values))
+            table.add_row("", *rates(each))
     return table
 
 
@@ -77,6 +77,30 @@ def benchmark_summary(benchmark: Benchmark) -> Summary:
         rows.append([place, *values, percent(each.removed), _planned(each, "bytes"), came])
     title = f"what pruning saves in {ways} way{'' if ways == 1 else 's'} of loading"
     return Summary(title, facts, ("cost", "base", "pruned", "gone", "plan: bytes", "arrived"), rows)
+
+
+def cells(measurement: Measurement) -> tuple[str, ...]:
+    """Return what stands beside a cost's name, in the order of `COLUMNS`."""
+    return (
+        *(quantity(statistics.median(runs), measurement.unit) for runs in (measurement.base, measurement.pruned)),
+        percent(measurement.removed),
+        _range(measurement),
+        _planned(measurement, "bytes"),
+        _planned(measurement, "multiply-adds"),
+        arrived(measurement),
+    )
+
+
+def rates(measurement: Measurement) -> tuple[str, ...]:
+    """Return the tokens a second of base and pruned model; nothing for a cost that handles no tokens."""
+    if measurement.tokens is None:
+        return ()
+    return tuple(_rate(measurement.tokens, runs) for runs in (measurement.base, measurement.pruned))
+
+
+def setting_text(setting: Mapping[str, int]) -> str:
+    """Return the circumstances of a measurement: `batch 1, prompt tokens 128`."""
+    return ", ".join(f"{name} {value}" for name, value in setting.items())
 
 
 def percent(share: float | None) -> str:
@@ -112,24 +136,36 @@ def speed_spread(benchmark: Benchmark) -> float | None:
     return (third - first) / middle
 
 
+def speed_is_noisy(benchmark: Benchmark) -> bool:
+    """Whether the machine's speed varied by so much that few runs say little."""
+    spread = speed_spread(benchmark)
+    return spread is not None and spread > _NOISY
+
+
 def _summary(benchmark: Benchmark) -> RenderableType:
-    rows: list[tuple[object, object]] = [
-        ("checkpoint:", benchmark.checkpoint),
-        ("base:", benchmark.base),
-        ("plan:", PrunePlan.from_dict(benchmark.plan)),
+    noisy = speed_is_noisy(benchmark)
+    rows = (
+        (f"{name}:", plain(text, "bold yellow" if noisy and name == SPEED else "")) for name, text in facts(benchmark)
+    )
+    return pairs(*rows)
+
+
+def facts(benchmark: Benchmark) -> list[tuple[str, str]]:
+    """Return what was measured and where: names, and what they are."""
+    rows = [
+        ("checkpoint", benchmark.checkpoint),
+        ("base", benchmark.base),
+        ("plan", str(PrunePlan.from_dict(benchmark.plan))),
     ]
     environment = benchmark.environment
     if "devices" in environment:
         devices = ", ".join(map(str, environment["devices"]))
-        rows.append(
-            ("machine:", f"{devices}; {environment.get('threads')} thread(s), {environment.get('cpus')} CPU(s)")
-        )
+        rows.append(("machine", f"{devices}; {environment.get('threads')} thread(s), {environment.get('cpus')} CPU(s)"))
     spread = speed_spread(benchmark)
     if spread is not None:
         slowest = max(benchmark.clock) / min(benchmark.clock)
-        text = f"varied by {spread:.0%} between the quartiles, {slowest:.1f}-fold in all"
-        rows.append(("machine's speed:", plain(text, "bold yellow" if spread > _NOISY else "")))
-    return pairs(*rows)
+        rows.append((SPEED, f"varied by {spread:.0%} between the quartiles, {slowest:.1f}-fold in all"))
+    return rows
 
 
 def _rate(tokens: int, seconds: Sequence[float]) -> str:
@@ -157,11 +193,4 @@ def _skipped(benchmark: Benchmark) -> Iterator[RenderableType]:
 def _explanation(benchmark: Benchmark) -> Iterator[RenderableType]:
     if not benchmark.is_empty:
         yield plain("")
-        yield plain(
-            "gone: the share of the base's cost that the pruned model does not have; the median over pairs of "
-            "neighbouring runs. arrived: this, as a share of what the plan removes: of multiply-adds until the first "
-            "token, of bytes elsewhere; unclear where the runs differ too much to know it to half of that: take more "
-            "--repeats, or a machine that does nothing else. warm, cold: whether the files lie in the "
-            "system's cache. Memory is what is added by the load; pages of files can be given back at any time.",
-            "italic",
-        )
+        yield plain(EXPLANATION, "italic")

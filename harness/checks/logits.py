@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.batches import BATCHES
-from harness.forward import TokenBatch, decoder_layers, uncached_logits
+from harness.forward import TokenBatch, decoder_layers, residual_stream, uncached_logits
+from harness.reporting.divergence import layer_number
 from harness.session import Session
 from harness.tolerances import assert_logits_close, tolerance
 
@@ -26,9 +29,14 @@ def identity(session: Session, kind: str) -> Numbers:
     """On this kind of batch the logits are those of the base without the pruned sub-layers, equally loaded."""
     batch = BATCHES[kind](session)
     got = candidate_logits(session, batch)
-    with session.pruned_reference() as reference:
+    with (
+        session.pruned_reference() as reference,
+        residual_stream(reference if kind == "random" else nn.Module()) as stream,  # of one kind: it is large
+    ):
         expected = uncached_logits(reference, batch)
-    numbers = compare(session, got, expected, batch, f"uncached, {kind} tokens, identity reference")
+    layers = layer_numbers(session, batch, stream) if stream else {}
+    how = f"uncached, {kind} tokens, identity reference"
+    numbers = compare(session, got, expected, batch, how, layers)
     if not session.has_base:
         raise NotChecked(_WITHOUT_BASE)
     return numbers
@@ -46,11 +54,31 @@ def zero_weights(session: Session) -> Numbers:
     return compare(session, got, expected, batch, "uncached, random tokens, zero-weight reference")
 
 
-def compare(session: Session, got: Tensor, expected: Tensor, batch: TokenBatch, how: str) -> Numbers:
-    """Raise FaultFound unless the logits agree within the table; else return how far they are apart."""
+def layer_numbers(session: Session, batch: TokenBatch, expected: Mapping[tuple[int, str], Tensor]) -> dict[str, float]:
+    """Return how far the candidate's residual stream is from the reference's behind each sub-layer, by `layer_number`.
+
+    It is the largest difference of an element, relative to the largest absolute element of the reference's there. What
+    was not seen in both is left out. No verdict rests on it: it shows where a candidate leaves the reference.
+    """
+    with residual_stream(session.model) as got, suppress(Exception):  # of code that runs without hooks alone
+        uncached_logits(session.model, batch)
+    compared = batch.mask.bool()
+    numbers = {}
+    for (index, sublayer), theirs in sorted(expected.items(), key=lambda entry: (entry[0][0], entry[0][1] == "mlp")):
+        ours = got.get((index, sublayer))
+        if ours is not None and ours.shape == theirs.shape:
+            difference = (ours - theirs)[compared].abs().max() / theirs[compared].abs().max()
+            numbers[layer_number(index, sublayer)] = float(difference)
+    return numbers
+
+
+def compare(
+    session: Session, got: Tensor, expected: Tensor, batch: TokenBatch, how: str, more: Numbers = None
+) -> Numbers:
+    """Raise FaultFound unless the logits agree within the table; else return how far they are apart, and `more`."""
     operation = operation_of(session)
     allowed = tolerance(session.mode.precision, operation).relative
-    numbers = {**_numbers(got, expected, batch), "allowed": allowed}
+    numbers = {**_numbers(got, expected, batch), "allowed": allowed, **(more or {})}
     context = f"{how}, plan {session.subject.plan}, {session.mode.name}, device {session.model.device}"
     try:
         assert_logits_close(

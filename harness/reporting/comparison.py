@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from .report import CheckRecord, FoundFault, Outcome, Report, Verdict
+from .divergence import is_of_a_layer
+from .report import CheckRecord, FoundFault, Outcome, Report, Verdict, limited_number
 from .report_groups import groups
 
 SCHEMA = 1
@@ -141,16 +142,12 @@ def _check_changes(before: Mapping[str, CheckRecord], after: Mapping[str, CheckR
 def _number_changes(before: Mapping[str, CheckRecord], after: Mapping[str, CheckRecord]) -> Iterator[NumberChange]:
     for name in (name for name in before if name in after):
         was, now = before[name].numbers, after[name].numbers
-        for number in (number for number in was if number in now):
-            allowed = _allowed(number, {**was, **now})
+        for number in (number for number in was if number in now and not is_of_a_layer(number)):
+            both = {**was, **now}
+            allowed = both.get("allowed") if number == limited_number(both) else None
             crossed = allowed is not None and (was[number] <= allowed) != (now[number] <= allowed)
             if crossed or _grew(was[number], now[number]):
                 yield NumberChange(name, number, was[number], now[number], allowed)
-
-
-def _allowed(number: str, numbers: Mapping[str, float]) -> float | None:
-    """Return the limit of a number: `allowed` is relative to the largest logit, so it is not that of `difference`."""
-    return numbers.get("allowed") if number == ("relative" if "relative" in numbers else "difference") else None
 
 
 def _grew(before: float, after: float) -> bool:

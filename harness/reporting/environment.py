@@ -18,7 +18,10 @@ _PACKAGES = ("prunecheck", "torch", "transformers", "accelerate", "bitsandbytes"
 
 
 def environment(subject: Subject, **options: Any) -> dict[str, Any]:
-    """Return versions, device, memory in bytes, and how the plan was found; `options` are what was asked for."""
+    """Return versions, device, memory in bytes, how the plan was found, and how many decoder layers there are.
+
+    `options` are what was asked for.
+    """
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
         "python": platform.python_version(),
@@ -29,6 +32,7 @@ def environment(subject: Subject, **options: Any) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "memory": psutil.virtual_memory().total,
         "plan_from": subject.plan_source,
+        "layers": _layers(subject),
         "code": subject.code.released or ("its own" if subject.code.is_own else "none"),
         "checkpoint_digest": checkpoint_digest(subject),
         "options": options,
@@ -43,6 +47,15 @@ def checkpoint_digest(subject: Subject) -> str:
     for key, tensor in sorted(subject.stored.tensors.items()):
         digest.update(f"{key} {tensor.dtype} {tensor.shape} {tensor.file.name}\n".encode())
     return digest.hexdigest()
+
+
+def _layers(subject: Subject) -> int | None:
+    """Return how many decoder layers the model has, None where nothing says so."""
+    try:
+        layers = subject.config["num_hidden_layers"]
+    except ValueError:
+        return None
+    return layers if isinstance(layers, int) else None
 
 
 def _version(package: str) -> str | None:

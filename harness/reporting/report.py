@@ -51,6 +51,11 @@ class CheckRecord:
     numbers: Mapping[str, float] = field(default_factory=dict)
 
 
+def limited_number(numbers: Mapping[str, float]) -> str:
+    """Return the name of the number that `allowed` is the limit of: by choice the relative one."""
+    return "relative" if "relative" in numbers else "difference"
+
+
 @dataclass(frozen=True)
 class Coverage:
     """What a verdict rests on: `bytes` were compared with the "base", with the "manifest", or not at all (None)."""

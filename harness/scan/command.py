@@ -34,6 +34,9 @@ def scan(
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the record as JSON to this file, too.")
     ] = None,
+    html_file: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write the scan as one HTML page to this file.")
+    ] = None,
 ) -> None:
     """Measure what each self_attn, mlp and whole layer of SRC contributes, and what removing it does.
 
@@ -43,7 +46,8 @@ def scan(
     from harness.progress import count_progress
     from harness.reporting.report import require_writable, write_text
 
-    require_writable(json_file)
+    for path in (json_file, html_file):
+        require_writable(path)
     options = scan_options(metric=metric, device_map=device_map, dtype=dtype)
 
     from .plot import can_plot, write_pictures
@@ -59,3 +63,7 @@ def scan(
         print(f"no pictures are drawn into {out}: matplotlib is not installed; pip install 'prunecheck[plot]'")
     if json_file is not None:
         write_text(json_file, json.dumps(record.to_dict(), indent=2) + "\n")
+    if html_file is not None:
+        from .page import scan_page
+
+        write_text(html_file, scan_page(record))

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import warnings
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
 from harness.errors import CannotRun
+from harness.reporting.pictures import PAGE_WIDTH, Picture, drawing, picture, save
 from harness.reporting.terminal import visible
 
 from .record import METRICS, Scan
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SUFFIXES: Final = (".png", ".svg")
 _ROWS: Final = ("self_attn", "mlp", "layer")
@@ -43,56 +44,78 @@ def write_pictures(scan: Scan, directory: Path) -> list[Path]:
 
 
 def _write(scan: Scan, metric: str, directory: Path) -> list[Path]:
-    import matplotlib as mpl  # an extra
-    from matplotlib.figure import Figure
-
-    values = _distances(scan) if metric == "angular" else _contributions(scan, metric)
-    height, width = values.shape
     paths = [directory / f"{metric}{suffix}" for suffix in SUFFIXES]
-    # Names are anyone's: none of them is a formula, and characters that the font lacks become boxes.
-    style = mpl.rc_context({"svg.hashsalt": "prunecheck", "font.size": 9, "text.parse_math": False})
-    with style, warnings.catch_warnings(action="ignore"):
-        figure = Figure(figsize=(max(6.0, _SQUARE * width + 2.2), _SQUARE * height + 1.3), layout="constrained")
-        axes = figure.subplots()
-        _draw(axes, values, metric)
-        if metric == "angular":
-            axes.set_ylabel("over so many layers")
-            axes.set_yticks(_ticks(height), [str(index + 1) for index in _ticks(height)])
-        else:
-            axes.set_yticks(range(len(_ROWS)), _ROWS)
-            _mark_noise(axes, scan, metric)
-        axes.set_xlabel("from layer" if metric == "angular" else "layer")
-        axes.set_xticks(_ticks(width))
-        axes.set_title(visible(f"{Path(scan.checkpoint).name}: {METRICS[metric].label}"), fontsize=10, loc="left")
+    with drawing():
+        figure = metric_figure(scan, metric)
+        title = visible(f"{Path(scan.checkpoint).name}: {METRICS[metric].label}")
+        figure.axes[0].set_title(title, fontsize=10, loc="left")
         for path in paths:
-            try:
-                figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else {})
-            except OSError as error:
-                raise CannotRun(f"{path} cannot be written: {error.strerror}") from None
+            save(figure, path)
     return paths
 
 
-def _draw(axes: Axes, values: np.ndarray[Any, Any], metric: str) -> None:
+def metric_pictures(scan: Scan) -> list[Picture]:
+    """Return the pictures for a page, one for each metric."""
+
+    def of(metric: str) -> Picture:
+        label, unit = METRICS[metric].label, METRICS[metric].unit
+        words = (f"{label}{f' ({unit})' if unit else ''}: what is least is darkest.", *_extremes(scan, metric))
+        return picture(f"{metric}: {label}", words, lambda: metric_figure(scan, metric, PAGE_WIDTH))
+
+    return [of(metric) for metric in scan.metrics]
+
+
+def _extremes(scan: Scan, metric: str) -> list[str]:
+    """Return what has least and most of a metric, in words."""
+    ranked = [each.name for each in scan.ranked(metric) if each.estimate(metric).mean is not None]
+    return [f"Least: {', '.join(ranked[:3])}. Most: {', '.join(ranked[:-4:-1])}."] if ranked else []
+
+
+def metric_figure(scan: Scan, metric: str, width: float | None = None) -> Figure:
+    """Draw the heat map of a metric, so many inches wide, or with square cells; to be called within `drawing()`."""
+    from matplotlib.figure import Figure  # of an extra
+
+    values = _distances(scan) if metric == "angular" else _contributions(scan, metric)
+    rows, columns = values.shape
+    height = _SQUARE * rows + 1.3
+    if width is None:
+        figure = Figure(figsize=(max(6.0, _SQUARE * columns + 2.2), height), layout="constrained")
+    else:
+        figure = Figure(figsize=(width, min(height, width)), layout="constrained")
+    axes = figure.subplots()
+    _draw(axes, values, metric, "equal" if width is None else "auto")
+    if metric == "angular":
+        axes.set_xlabel("from layer")
+        axes.set_ylabel("over so many layers")
+        axes.set_yticks(_ticks(rows), [str(index + 1) for index in _ticks(rows)])
+    else:
+        axes.set_yticks(range(len(_ROWS)), _ROWS)
+        axes.set_xlabel("layer; ring: noise" if _mark_noise(axes, scan, metric) else "layer")
+    axes.set_xticks(_ticks(columns))
+    return figure
+
+
+def _draw(axes: Axes, values: np.ndarray[Any, Any], metric: str, aspect: Literal["equal", "auto"]) -> None:
     import matplotlib as mpl
 
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(np.percentile(finite, _COLOURED))) if finite.size else (0.0, 1.0)
     image = axes.imshow(
         values, cmap=mpl.colormaps[_COLOURS].with_extremes(bad=_ABSENT), vmin=low, vmax=max(high, low + 1e-9),
-        aspect="equal", interpolation="nearest", origin="lower" if metric == "angular" else "upper",
+        aspect=aspect, interpolation="nearest", origin="lower" if metric == "angular" else "upper",
     )  # fmt: skip
     beyond = "max" if finite.size and float(finite.max()) > high else "neither"
     assert axes.figure is not None
     axes.figure.colorbar(image, ax=axes, extend=beyond, label=METRICS[metric].unit, location="right", shrink=0.9)
 
 
-def _mark_noise(axes: Axes, scan: Scan, metric: str) -> None:
-    """Put a ring where the interval holds zero."""
+def _mark_noise(axes: Axes, scan: Scan, metric: str) -> bool:
+    """Put a ring where the interval holds zero; return whether there is any."""
     noise = [each for each in scan.contributions if metric in each.values and each.estimate(metric).is_noise]
     if noise:
         columns, rows = [each.layer for each in noise], [_ROWS.index(each.sublayer) for each in noise]
         axes.scatter(columns, rows, s=14, facecolors="none", edgecolors="white", linewidths=0.9)
-        axes.text(1, -0.02, "ring: noise", transform=axes.transAxes, ha="right", va="top", fontsize=8)
+    return bool(noise)
 
 
 def _contributions(scan: Scan, metric: str) -> np.ndarray[Any, Any]:

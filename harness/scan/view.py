@@ -13,6 +13,8 @@ from pruning import PrunePlan
 from .record import METRICS, Contribution, Estimate, Scan
 
 _FIRST, _LAST = 20, 5
+ACROSS = "what enters and what leaves, over several layers"
+NEAREST = ("layers", "the nearest run of so many", METRICS["angular"].label)
 
 
 def print_scan(scan: Scan, *, console: Console | None = None) -> None:
@@ -31,6 +33,11 @@ def estimate_text(estimate: Estimate) -> str:
 
 
 def _summary(scan: Scan) -> Table:
+    return pairs(*facts(scan))
+
+
+def facts(scan: Scan) -> list[tuple[str, str]]:
+    """Return what was scanned, and on what: names, and what they are."""
     texts = dict.fromkeys(window.text for window in scan.windows)
     rows = [
         ("checkpoint", scan.checkpoint),
@@ -40,17 +47,17 @@ def _summary(scan: Scan) -> Table:
     ]
     if scan.nll.mean is not None:
         rows.append(("nothing removed", f"negative log likelihood {estimate_text(scan.nll)} nats per token"))
-    return pairs(*rows)
+    return rows
 
 
 def _ranking(scan: Scan) -> list[Group]:
-    metrics = [name for name in scan.metrics if name != "angular"]
+    metrics = ranked_metrics(scan)
     if not metrics:
         return []
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("")
     for name in metrics:
-        table.add_column(f"{name}, {METRICS[name].unit}".rstrip(", "))
+        table.add_column(column(name))
     ranked = scan.ranked(metrics[0])
     cut = len(ranked) > _FIRST + _LAST + 1
     for each in ranked[:_FIRST] if cut else ranked:
@@ -59,12 +66,26 @@ def _ranking(scan: Scan) -> list[Group]:
         table.add_row(plain(f"... {len(ranked) - _FIRST - _LAST} more", "italic"))
         for each in ranked[-_LAST:]:
             table.add_row(*_row(each, metrics))
-    legend = "\n".join(f"{name}: {METRICS[name].label}" for name in metrics)
+    legends = [plain(line, "dim") for line in legend(scan)]
+    return [section(f"by {metrics[0]}, the least first", "bold", table, *legends)]
+
+
+def ranked_metrics(scan: Scan) -> list[str]:
+    """Return what was measured of each sub-layer and layer, the one that they are ranked by first."""
+    return [name for name in scan.metrics if name != "angular"]
+
+
+def column(metric: str) -> str:
+    """Return what stands above the values of a metric: `nll, nats per token`."""
+    return f"{metric}, {METRICS[metric].unit}".rstrip(", ")
+
+
+def legend(scan: Scan) -> list[str]:
+    """Return what the metrics are, and how their intervals are read."""
     note = "Means over the windows, with 95 % intervals; ~ marks those that hold zero: on this much text, noise."
     if len(scan.windows) == 1:
         note = "One window tells no noise from what is: take more --tokens."
-    legends = [plain(line, "dim") for line in (*legend.splitlines(), note)]
-    return [section(f"by {metrics[0]}, the least first", "bold", table, *legends)]
+    return [*(f"{name}: {METRICS[name].label}" for name in ranked_metrics(scan)), note]
 
 
 def _row(contribution: Contribution, metrics: Sequence[str]) -> list[str]:
@@ -78,8 +99,16 @@ def _nearest(scan: Scan) -> list[Group]:
     if not scan.distances:
         return []
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("layers", "the nearest run of so many", METRICS["angular"].label):
+    for heading in NEAREST:
         table.add_column(heading)
+    for row in nearest_rows(scan):
+        table.add_row(*row)
+    return [section(ACROSS, "bold", table)]
+
+
+def nearest_rows(scan: Scan) -> list[tuple[str, str, str]]:
+    """Return for each number of layers the run of so many that changes least, below the headings `NEAREST`."""
+    rows = []
     for layers in sorted({distance.layers for distance in scan.distances}):
         measured = [
             (mean, each)
@@ -90,5 +119,5 @@ def _nearest(scan: Scan) -> list[Group]:
             _, nearest = min(measured, key=lambda pair: pair[0])
             last = nearest.first + layers - 1
             run = str(last) if layers == 1 else f"{nearest.first}-{last}"
-            table.add_row(str(layers), run, estimate_text(nearest.estimate()))
-    return [section("what enters and what leaves, over several layers", "bold", table)]
+            rows.append((str(layers), run, estimate_text(nearest.estimate())))
+    return rows

@@ -12,6 +12,8 @@ import pytest
 
 from harness import Report
 from harness.faults import FAULTS, foreign_checkpoint, plant
+from harness.reporting.divergence import divergences
+from harness.reporting.report_page import report_page
 from pruning import PrunePlan
 from tests.harness.command_line import run
 
@@ -38,7 +40,7 @@ def test_sound(sound: Pair, tmp_path: Path) -> None:
     base, pruned = sound
     command = shutil.which("prunecheck", path=str(Path(sys.executable).parent))
     assert command is not None
-    files = ("--json", tmp_path / "report.json", "--junit", tmp_path / "junit.xml")
+    files = ("--json", tmp_path / "report.json", "--junit", tmp_path / "junit.xml", "--html", tmp_path / "report.html")
     arguments = [command, "check", pruned, "--base", base, *SMALL, *files]
     result = subprocess.run(list(map(str, arguments)), cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")
@@ -49,6 +51,10 @@ def test_sound(sound: Pair, tmp_path: Path) -> None:
     assert json.loads(json.dumps(report.to_dict())) == written
     assert (report.verdict, report.base) == ("sound", str(base))
     assert {check.name.partition(".")[0] for check in report.checks} == {"stored", "plain-float32"}
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page == report_page(report)  # JSON is the truth
+    (divergence,) = divergences(report)
+    assert (divergence.mode, len(divergence.points), divergence.first_beyond) == ("plain-float32", 7, None)
     cases = [case.get("name") for case in ElementTree.parse(tmp_path / "junit.xml").iter("testcase")]
     assert len(cases) >= len(report.checks)
 
@@ -141,6 +147,7 @@ def test_workers(
         (["{pruned}", "--plan", "{tmp}/nowhere"], "{tmp}/nowhere: no such file or directory"),
         (["{pruned}", "--plan", "{pruned}/config.json"], "{pruned}/config.json"),
         (["{pruned}", "--json", "{tmp}/a/b.json"], "{tmp}/a/b.json cannot be written: {tmp}/a is no directory"),
+        (["{pruned}", "--html", "{tmp}"], "{tmp} cannot be written: it is a directory"),
         (["{pruned}", "--junit", "{tmp}"], "{tmp} cannot be written: it is a directory"),
         (["{pruned}", "-k", "("], "-k '(' is no expression: "),
         (["{pruned}", "-k", "moon"], "no check has a name that matches 'moon'"),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.bench.page import benchmark_page
 from harness.bench.record import Benchmark
 from harness.bench.run import benchmark_checkpoint
 from harness.faults import foreign_checkpoint
@@ -29,7 +30,7 @@ def pair(tiny_checkpoints: Callable[..., Pair]) -> Pair:
 def test_bench(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     """The table is on stdout, nothing on stderr, the record in the JSON file; what cannot run here is told why not."""
     base, pruned = pair
-    files = ("--json", tmp_path / "bench.json", "--plot", tmp_path / "bench.svg")
+    files = ("--json", tmp_path / "bench.json", "--plot", tmp_path / "bench.svg", "--html", tmp_path / "bench.html")
     workload = ("--prompt-tokens", "4,8", "--new-tokens", "2", "--batch", "1,3", "--repeats", "2")
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     modes = ("--device-map", "plain,gpu", "--dtype", "float32")
@@ -40,6 +41,7 @@ def test_bench(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capf
     assert "self_attn 1-2, mlp 1" in captured.out
     assert (tmp_path / "bench.svg").read_text(encoding="utf-8").startswith("<?xml")
     benchmark = Benchmark.from_file(tmp_path / "bench.json")
+    assert (tmp_path / "bench.html").read_text(encoding="utf-8") == benchmark_page(benchmark)
     plain, gpu = benchmark.modes
     assert (plain.name, plain.skipped, gpu.measurements) == ("plain-float32", None, ())
     labels = {measurement.label: measurement for measurement in plain.measurements}
@@ -122,6 +124,7 @@ def test_stored_dtype(tiny_checkpoints: Callable[..., Pair], monkeypatch: pytest
             "250 prompt tokens and 7 new ones are more than the model has positions for, 256: choose fewer with ",
         ),
         (["{pruned}", "--json", "{tmp}/a/b.json"], "{tmp}/a/b.json cannot be written: {tmp}/a is no directory"),
+        (["{pruned}", "--html", "{tmp}/a/b.html"], "{tmp}/a/b.html cannot be written: {tmp}/a is no directory"),
         (["{pruned}", "--plot", "{tmp}/b.jpg"], "--plot {tmp}/b.jpg has no suffix that can be drawn: "),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

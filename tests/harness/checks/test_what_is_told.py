@@ -8,6 +8,7 @@ import pytest
 
 from harness.faults import FAULTS
 from harness.faults.code_edits import edit_foreign
+from harness.reporting.divergence import divergences
 from pruning import load_pruned
 from tests.harness.checks.cases import Case, judge, judge_model, judge_mutation
 from tests.harness.checks.planted import layer_2_is_louder, one_bit_flipped, one_nan
@@ -117,7 +118,7 @@ def test_words_of_a_cache(case: Callable[[str], Case], tmp_path: Path) -> None:
 
 
 def test_first_diverging_layer_is_named(case: Callable[[str], Case], tmp_path: Path) -> None:
-    """Where nothing else explains the logits, the evidence names the first layer that leaves the reference."""
+    """Where nothing else explains the logits, evidence and numbers name the first layer that leaves the reference."""
     layer_2_is_louder(case("untied").sound, tmp_path / "louder")
     report = judge(case("untied"), tmp_path / "louder", keyword="logits.identity.random")
     (fault,) = report.faults
@@ -128,6 +129,10 @@ def test_first_diverging_layer_is_named(case: Callable[[str], Case], tmp_path: P
         )
         for line in fault.evidence
     ), fault.evidence
+    (divergence,) = divergences(report)
+    assert divergence.first_beyond is not None
+    assert divergence.first_beyond[:2] == (2, "mlp")
+    assert {index for index, *_ in divergence.points} == {0, 1, 2, 3}
 
 
 def test_layer_that_adds_its_norm_is_named(case: Callable[[str], Case], tmp_path: Path) -> None:
