@@ -54,6 +54,12 @@ def lines_not_printed(shown: str, printed: str) -> list[str]:
     return [line for line in shown.splitlines() if line != "..." and " ".join(line.split()) not in there]
 
 
+def test_a_line_that_is_not_printed_is_found() -> None:
+    """An output that is shown otherwise than it is printed is found; spaces and what is left out do not count."""
+    assert lines_not_printed("a  b\n...\nc\n", "a b \nx\n  c\n") == []
+    assert lines_not_printed("a b\nd\n", "a b\n") == ["d"]
+
+
 def test_commands_run(tmp_path: Path, real_checkpoint: Path) -> None:
     """Every command and piece of Python runs, the README's, then each page's, and prints the lines that are shown."""
     (tmp_path / "SRC").symlink_to(real_checkpoint)
