@@ -48,8 +48,20 @@ def our_options() -> set[str]:
     return options | plugin | {option.replace("--prunecheck-", "--") for option in plugin}
 
 
+def lines_not_printed(shown: str, printed: str) -> list[str]:
+    """Return the lines of an output as it is shown, but for `...`, that were not printed; spaces do not count."""
+    there = {" ".join(line.split()) for line in printed.splitlines()}
+    return [line for line in shown.splitlines() if line != "..." and " ".join(line.split()) not in there]
+
+
+def test_a_line_that_is_not_printed_is_found() -> None:
+    """An output that is shown otherwise than it is printed is found; spaces and what is left out do not count."""
+    assert lines_not_printed("a  b\n...\nc\n", "a b \nx\n  c\n") == []
+    assert lines_not_printed("a b\nd\n", "a b\n") == ["d"]
+
+
 def test_commands_run(tmp_path: Path, real_checkpoint: Path) -> None:
-    """Every command and every piece of Python runs, the README's and then each page's, on the real checkpoint."""
+    """Every command and piece of Python runs, the README's, then each page's, and prints the lines that are shown."""
     (tmp_path / "SRC").symlink_to(real_checkpoint)
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
     text = "".join(path.read_text(encoding="utf-8") for path in pages)
@@ -59,13 +71,22 @@ def test_commands_run(tmp_path: Path, real_checkpoint: Path) -> None:
     ran = 0
     for language, block in blocks:
         if language == "python":
-            commands = [[sys.executable, "-c", block]]
+            commands = [([sys.executable, "-c", block], "")]
         else:
-            lines = [line.removeprefix("$ ") for line in block.splitlines() if line.startswith("$ ")]
-            commands = [["bash", "-c", line] for line in lines if line not in RUN_ELSEWHERE]
-        for command in commands:
-            result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+            parts = [part.partition("\n") for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
+            commands = [(["bash", "-c", line], shown) for line, _, shown in parts if line not in RUN_ELSEWHERE]
+        for command, shown in commands:
+            result = subprocess.run(
+                command,
+                cwd=tmp_path,
+                env=environment,
+                stdin=subprocess.DEVNULL,  # nobody answers
+                capture_output=True,
+                text=True,
+                check=False,
+            )
             assert result.returncode == 0, f"{command[-1]}\n{result.stderr}"
+            assert lines_not_printed(shown, result.stdout) == [], f"{command[-1]}\n{result.stdout}"
             ran += 1
     assert ran >= 4  # a pattern that finds nothing would pass
 

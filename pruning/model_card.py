@@ -36,8 +36,8 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SECTION = """\
 # Pruned checkpoint
 
-prunecheck pruned sub-layers of decoder layers from {origin}.
-Every tensor that is left is the same, byte for byte. Below, `DST` is the directory of this checkpoint{source}.
+Sub-layers of decoder layers were pruned from {origin} by prunecheck. Every tensor that is left
+is the same, byte for byte. Below, `DST` is the directory of this checkpoint{source}.
 
 | | |
 |---|---|
@@ -119,8 +119,8 @@ def card_rewriter(source: Source, plan: PrunePlan, bytes_after: int) -> Callable
         options += [f"--revision {revision}"] if revision else []
         commands.append(f"$ prunecheck prune {base} DST {' '.join(options)}")
     section = _SECTION.format(
-        origin=f"`{name}`, revision `{revision}`" if name else "a checkpoint of the whole model",
-        source="" if name else ", `SRC` that of its source",
+        origin=f"`{name}`, revision `{revision}`" if name else "`SRC`",
+        source="" if name else ", `SRC` that of what it was made from",
         rows="\n".join(f"| {title} | {value} |" for title, value in rows),
         base=base,
         commands="\n".join(commands),

@@ -67,7 +67,7 @@ class NotebookRecord(ABC):
         return "\n".join(shortened(visible(line), _LONGEST_LINE) for line in lines)
 
     def _repr_html_(self) -> str:
-        """Return the record for Jupyter (IPython 9, `formatters.py`, HTMLFormatter)."""
+        """Return the record for Jupyter (IPython 9.18.1, `core/formatters.py`, HTMLFormatter)."""
         return "\n".join(_html(self.summary(), type(self).__name__))
 
 

@@ -7,7 +7,7 @@ a bootstrap's, which draws windows, not tokens: the tokens of one window hang to
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -16,6 +16,7 @@ from typing import Any, Final, Self, TypeGuard
 import numpy as np
 
 from harness.errors import CannotRun
+from harness.reporting.notebook import NotebookRecord, Summary
 from harness.reporting.report import read_record
 from pruning import PrunePlan
 
@@ -135,8 +136,8 @@ class Distance:
         return estimate(self.values)
 
 
-@dataclass(frozen=True)
-class Scan:
+@dataclass(frozen=True, repr=False)
+class Scan(NotebookRecord):
     """A scan of a checkpoint.
 
     `plan` is what the checkpoint lacks already, `layers` how many decoder layers it has, `mode` how it was loaded,
@@ -163,6 +164,27 @@ class Scan:
         """Return the contributions that have a metric, the least first; those that are not finite come last."""
         measured = [(each, each.estimate(metric).mean) for each in self.contributions if metric in each.values]
         return [each for each, _ in sorted(measured, key=lambda pair: float("inf") if pair[1] is None else pair[1])]
+
+    def summary(self) -> Summary:
+        """Return what people see first: what was scanned, and what is least missed."""
+        from .view import scan_summary  # which views this record
+
+        return scan_summary(self)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row for each sub-layer and layer: of each metric the mean, and the ends of its interval."""
+        return [
+            {
+                "sublayer": each.sublayer,
+                "layer": each.layer,
+                **{
+                    f"{metric}{end}": value
+                    for metric in each.values
+                    for end, value in zip(("", " low", " high"), astuple(each.estimate(metric)), strict=True)
+                },
+            }
+            for each in self.contributions
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON holds it; what follows from it, the estimates, is there for readers alone."""

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from rich.console import Console, Group
 from rich.table import Table
 
+from harness.reporting.notebook import Summary, plan_text
 from harness.reporting.terminal import pairs, plain, section, stdout_console
-from pruning import PrunePlan
 
 from .record import METRICS, Contribution, Estimate, Scan
 
 _FIRST, _LAST = 20, 5
 ACROSS = "what enters and what leaves, over several layers"
 NEAREST = ("layers", "the nearest run of so many", METRICS["angular"].label)
+_SHOWN = 8  # at a prompt
 
 
 def print_scan(scan: Scan, *, console: Console | None = None) -> None:
@@ -32,6 +33,17 @@ def estimate_text(estimate: Estimate) -> str:
     return f"{noise}{estimate.mean:.3g} ({estimate.low:.3g} to {estimate.high:.3g})"
 
 
+def scan_summary(scan: Scan) -> Summary:
+    """Return what a notebook shows of a scan: what is least missed; in HTML every sub-layer and layer, least first."""
+    metrics = ranked_metrics(scan)
+    ranked = scan.ranked(metrics[0]) if metrics else []
+    lines = facts(scan)
+    lines += [(each.name, f"{metrics[0]} {estimate_text(each.estimate(metrics[0]))}") for each in ranked[:_SHOWN]]
+    rows = [_row(each, metrics) for each in ranked]
+    title = f"by {metrics[0]}, the least first" if metrics else "distances alone"
+    return Summary(title, lines, ("", *metrics), rows)
+
+
 def _summary(scan: Scan) -> Table:
     return pairs(*facts(scan))
 
@@ -41,7 +53,7 @@ def facts(scan: Scan) -> list[tuple[str, str]]:
     texts = dict.fromkeys(window.text for window in scan.windows)
     rows = [
         ("checkpoint", scan.checkpoint),
-        ("already pruned", str(PrunePlan.from_dict(scan.plan))),
+        ("already pruned", plan_text(scan.plan)),
         ("loaded as", scan.mode),
         ("text", f"{len(scan.windows)} windows of {scan.window_tokens} tokens: {', '.join(texts)}"),
     ]

@@ -2,6 +2,7 @@
 
 import sys
 import unicodedata
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -14,6 +15,7 @@ from harness.reporting.notebook import NotebookRecord
 from harness.reporting.report import Report
 from tests.harness.bench.records import benchmark_of, benchmarks, seconds
 from tests.harness.reports import FAULT, failed, passed, report_of, reports, skipped
+from tests.harness.scan.test_record import scan_of
 
 SCRIPT = '<script>alert("x")</script>'
 REPORT = report_of(
@@ -27,9 +29,13 @@ BENCHMARK = benchmark_of(
     seconds("decode", (1.0, 1.1), (0.8, 0.9), setting={"batch": 1}),
     base=SCRIPT,
 )
+SCAN = scan_of((1.0, 1.5), (-0.1, 0.2), (None, 1.0))
 RECORDS: list[NotebookRecord] = [
     REPORT,
     BENCHMARK,
+    SCAN,
+    replace(SCAN, metrics=("angular",), checkpoint=SCRIPT, plan={SCRIPT: [0]}),
+    scan_of(*[(float(index),) for index in range(100)]),
     report_of(checkpoint=SCRIPT, base=None, findings=(SCRIPT,)),
     report_of(plan={SCRIPT: [0]}),
     report_of(findings=("x" * 10**5,) * 10**3),
@@ -85,6 +91,21 @@ def test_a_benchmark_at_the_prompt() -> None:
         "  gpu                             not measured: no GPU",
         "  on disk, weight files           gone 20.0%, predicted 20.0%, arrived 100%",
         "  plain-float32, decode, batch 1  gone 19.1%, predicted 20.0%, arrived 95% ± 5%",
+    ]
+
+
+def test_a_scan_at_the_prompt() -> None:
+    """A scan shows what was scanned, and what is least missed, noise marked as such."""
+    assert repr(SCAN).splitlines() == [
+        "Scan: by nll, the least first",
+        r"  checkpoint       somewhere/\x1b[2J$x$",
+        "  already pruned   nothing pruned",
+        "  loaded as        plain-float32",
+        "  text             2 windows of 128 tokens: prose",
+        "  nothing removed  negative log likelihood 2 (2 to 2) nats per token",
+        "  mlp 1            nll ~ 0.05 (-0.1 to 0.2)",
+        "  mlp 0            nll 1.25 (1 to 1.5)",
+        "  mlp 2            nll not finite",
     ]
 
 
@@ -150,6 +171,17 @@ def test_a_frame_of_a_benchmark() -> None:
 
 
 @pytest.mark.newest
+def test_a_frame_of_a_scan() -> None:
+    """A scan becomes a frame of one row per sub-layer and layer, each metric with the ends of its interval."""
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed: pip install 'prunecheck[notebook]'")
+    frame = SCAN.to_frame()
+    assert list(frame.columns) == ["sublayer", "layer", "nll", "nll low", "nll high"]
+    assert list(frame["layer"]) == [0, 1, 2]
+    assert frame.iloc[0].tolist() == ["mlp", 0, 1.25, 1.0, 1.5]
+    assert pandas.isna(frame["nll"][2])
+
+
+@pytest.mark.newest
 @given(reports() | benchmarks)
 def test_any_record_becomes_a_frame(record: Report | Benchmark) -> None:
     """Whatever a record holds, its frame has its rows."""
@@ -157,7 +189,7 @@ def test_any_record_becomes_a_frame(record: Report | Benchmark) -> None:
     assert len(record.to_frame()) == len(record.rows())
 
 
-@pytest.mark.parametrize("record", [REPORT, BENCHMARK], ids=["report", "benchmark"])
+@pytest.mark.parametrize("record", [REPORT, BENCHMARK, SCAN], ids=["report", "benchmark", "scan"])
 def test_without_pandas(record: NotebookRecord, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where pandas is absent, a frame is refused in one line that names the remedy; all else works."""
     monkeypatch.setitem(sys.modules, "pandas", None)

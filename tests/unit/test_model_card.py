@@ -74,7 +74,7 @@ def test_front_matter_comes_first(tmp_path, front):
     card = card_of(source)
     assert card.startswith(front.encode() + CARD_BEGIN + b"\n# Pruned checkpoint\n")
     assert card.endswith(CARD_END + b"\n\n# Title\n\xff")
-    if "\ufeff" not in front:
+    if front.startswith("---"):  # the others are left to how lenient its reader is
         assert ModelCard(card.decode("latin-1")).data.license == "mit"
 
 
