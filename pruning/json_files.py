@@ -37,6 +37,13 @@ def read_json(path: Path, *, from_pipe: bool = False) -> Any:
 
     What is no regular file is refused, since reading it may never end; `from_pipe` reads it all the same.
     """
+    content = parse_json(_read_bytes(path, from_pipe))  # without a name here: parse_json lets go of them
+    if is_deeper_than(_MOST_LEVELS, content):
+        raise ValueError("nested too deeply")
+    return content
+
+
+def _read_bytes(path: Path, from_pipe: bool) -> bytes:
     try:
         with path.open("rb") if from_pipe else open_regular(path) as file:
             data = file.read(MOST_JSON_BYTES + 1)
@@ -44,10 +51,7 @@ def read_json(path: Path, *, from_pipe: bool = False) -> Any:
         raise ValueError((error.strerror or str(error)).lower()) from None
     if len(data) > MOST_JSON_BYTES:
         raise ValueError(f"larger than {MOST_JSON_BYTES} bytes")
-    content = parse_json(data)
-    if is_deeper_than(_MOST_LEVELS, content):
-        raise ValueError("nested too deeply")
-    return content
+    return data
 
 
 def is_deeper_than(levels: int, content: Any) -> bool:
