@@ -29,8 +29,10 @@ PlanFile = Annotated[
 
 def main() -> NoReturn:
     """Run the command line; a user's mistake becomes one line on stderr and exit code 2."""
-    # As for Ctrl-C: what was begun is undone on the way out.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    # What was begun is undone on the way out, wherever that leads; the codes are a shell's, none of ours among them.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as a job in the background has it
+            signal.signal(number, lambda received, _: sys.exit(128 + received))
     try:
         app()
     except (PruningError, CannotRun) as error:
