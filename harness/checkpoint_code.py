@@ -43,6 +43,17 @@ def read_code(root: Path, config: Mapping[str, Any]) -> CheckpointCode:
     return CheckpointCode(auto_map=auto_map, checksums=checksums, released=_released(auto_map, checksums))
 
 
+def differs_from_manifest(code: CheckpointCode, manifest: Mapping[str, Any] | None) -> str | None:
+    """Say which Python files are not those whose checksums pruning.json has; None where all are, or are a release's."""
+    named = (manifest or {}).get("code")
+    if code.released is not None or not isinstance(named, dict):
+        return None
+    changed = sorted(name for name, checksum in code.checksums.items() if named.get(name, checksum) != checksum)
+    if not changed:
+        return None
+    return f"{', '.join(changed)} is not the file that pruning.json names: it was changed"
+
+
 def stale_code(model_class: type, root: Path) -> str | None:
     """Return the name of a file of `root` that the class in memory, or what it imports, was not made from, else None.
 

@@ -130,10 +130,15 @@ def check(
     from .reporting.junit import junit_xml
     from .reporting.report import EXIT_CODES, require_writable, write_text
     from .reporting.report_view import print_report
+    from .reporting.terminal import visible
 
     for path in (json_file, junit_file):
         require_writable(path)
     options = judging_options(plan=plan, device_map=device_map, dtype=dtype, quantisation=quantisation)
+
+    def warn(text: str) -> None:
+        print(f"prunecheck: {visible(text)}", file=sys.stderr, flush=True)
+
     with count_progress() as progress:
         report = check_checkpoint(
             checkpoint,
@@ -143,6 +148,7 @@ def check(
             keyword=keyword,
             workers=worker_count(workers),
             progress=progress,
+            warn=warn,
             **options,
         )
     print_report(report)

@@ -84,9 +84,10 @@ def require_old_or_new(scene: Scene, ended: Ended, killing: Killer) -> str:
     assert digests(scene.folder / "source") == scene.source
     found = digests(scene.out) if scene.out.exists() else None
     assert found in (None, scene.old, scene.new), "a destination that is neither the old nor the new"
-    if ended.code != -signal.SIGKILL:  # then it had the time to put things right itself
+    if ended.code != -signal.SIGKILL:  # then it had the time to put back what was there
         assert found is not None or scene.old is None, ended
-        assert os.listdir(scene.folder).count("out") + 1 == len(os.listdir(scene.folder)), ended
+    others = {name for name in os.listdir(scene.folder) if not name.startswith(".out.prunecheck-")}
+    assert others <= {"source", "out"}
     next_run = killing.run(*scene.command, "--no-sync")  # without leave to replace anything: what it finds shall stay
     before = found or scene.old
     assert next_run.code == (0 if before is None else 2), next_run
