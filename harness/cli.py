@@ -13,6 +13,7 @@ from pruning.plan import SUBLAYERS
 
 from .bench.command import bench
 from .errors import CannotRun
+from .scan.command import scan
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -160,6 +161,7 @@ def check(
 
 
 app.command()(bench)
+app.command()(scan)
 
 
 @app.command()

@@ -21,6 +21,11 @@ def available_bytes() -> int:
     return available
 
 
+def model_bytes(elements: int, precision: str) -> int:
+    """Return about how many bytes of memory it takes to load and run models of so many parameters in all."""
+    return int(elements * _BYTES[precision] * _ROOM)
+
+
 def too_large(subject: Subject, mode: LoadingMode, available: int) -> str | None:
     """Return why the candidate and its reference cannot be loaded into `available` bytes, None if they can."""
     if subject.says_nothing is not None:
@@ -29,7 +34,7 @@ def too_large(subject: Subject, mode: LoadingMode, available: int) -> str | None
         return None
     elements = sum(math.prod(tensor.shape) for tensor in subject.stored.tensors.values())
     elements += sum(math.prod(shape) for shape in subject.unpruned_keys.values())
-    wanted = int(elements * _BYTES[mode.precision] * _ROOM)
+    wanted = model_bytes(elements, mode.precision)
     if wanted <= available:
         return None
     return f"the models need about {wanted / 1e9:.1f} GB as {mode.name}, and {available / 1e9:.1f} GB are free"

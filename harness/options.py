@@ -17,6 +17,8 @@ _LARGEST: Final = 10**9
 _PLACES_BY_OTHER_NAMES: Final = {
     "none": ("plain",), "cpu": ("plain",), "disk": ("disk-beside", "disk-inside"), "cuda": ("gpu",),
 }  # fmt: skip
+# One place alone: all layers on the disk.
+_ONE_PLACE: Final = {**_PLACES_BY_OTHER_NAMES, "disk": ("disk-all",)}
 
 
 def judging_options(
@@ -53,6 +55,26 @@ def benchmark_options(*, device_map: str, dtype: str | None, quantisation: str) 
         "dtype": None if dtype is None else _names("--dtype", dtype, DTYPES, {"none": ()}),
         "quantisation": _names("--quantisation", quantisation, QUANTISATIONS, {"none": ()}),
     }
+
+
+def scan_options(*, metric: str | None, device_map: str | None, dtype: str | None) -> dict[str, Any]:
+    """Return keyword arguments of `scan_checkpoint` from options as typed: one way of loading, several metrics.
+
+    Raises CannotRun for an unknown name, and for several ways of loading.
+    """
+    from .scan.record import METRICS  # numpy, which the other commands may not need
+
+    options: dict[str, Any] = {"metrics": _names("--metric", metric, tuple(METRICS))}
+    if not options["metrics"]:
+        raise CannotRun(f"--metric names nothing: choose among {', '.join(METRICS)}")
+    for name, text, chosen in (
+        ("device_map", device_map, _names("--device-map", device_map, PLACES, _ONE_PLACE, ("disk-all",))),
+        ("dtype", dtype, _names("--dtype", dtype, DTYPES)),
+    ):
+        if text is not None and len(chosen) != 1:
+            raise CannotRun(f"--{name.replace('_', '-')} {text} is not one way of loading: name one")
+        options[name] = chosen[0] if text is not None else None
+    return options
 
 
 def whole_numbers(option: str, text: str) -> tuple[int, ...]:
