@@ -1,6 +1,7 @@
 """Kill a command line at a moment, or before one of the calls that change something; for whatever judges the rest."""
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -55,6 +56,7 @@ def killer(*arguments: str) -> Iterator[Killer]:
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.crashes.process", *arguments],
         cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},  # a fork has none of the threads that were there before it
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -25,7 +25,8 @@ def main() -> None:
     """Run the command line that is named, which imports what it needs; then answer requests, a line of stdin each."""
     from harness import cli
 
-    with contextlib.redirect_stderr(io.StringIO()), contextlib.suppress(SystemExit):
+    out, err = (redirect(io.StringIO()) for redirect in (contextlib.redirect_stdout, contextlib.redirect_stderr))
+    with out, err, contextlib.suppress(SystemExit):
         sys.argv = ["prunecheck", *sys.argv[1:]]
         cli.main()
     for line in sys.stdin:
