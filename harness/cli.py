@@ -74,17 +74,14 @@ def demo(
     from .demo import bundled_plan, run_demo  # torch and transformers, for which `prune` has no use
     from .demo_view import print_report
     from .progress import step_progress
+    from .reporting.report import require_writable, write_text
 
-    if json_file is not None and not json_file.parent.is_dir():
-        raise CannotRun(f"{json_file} cannot be written: {json_file.parent} is no directory")
+    require_writable(json_file)
     with step_progress() as step:
         report = run_demo(bundled_plan() if plan is None else PrunePlan.from_file(plan), step)
     print_report(report)
     if json_file is not None:
-        try:
-            json_file.write_text(json.dumps(report.to_dict(), indent=2) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise CannotRun(f"{json_file} cannot be written: {error.strerror}") from None
+        write_text(json_file, json.dumps(report.to_dict(), indent=2) + "\n")
     raise typer.Exit(0 if report.verdict == "sound" else 1)
 
 

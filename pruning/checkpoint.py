@@ -69,7 +69,10 @@ def prune_checkpoint(
     Raises PlanError, CheckpointError or DestinationError, each with one line for a person.
     """
     root = find_checkpoint(source if isinstance(source, str) else Path(source), revision)
-    target = Path(destination).expanduser()
+    try:
+        target = Path(destination).expanduser()
+    except RuntimeError as error:
+        raise DestinationError(f"{destination} is no name for a new directory: {error}") from None
     read = read_source(root)
     _require_apart(read, target)
     require_prunable(read)

@@ -88,6 +88,17 @@ def test_changed_code_is_told_before_it_runs(
     assert json.loads(report.read_text())["findings"][0] == told
 
 
+def test_no_place_for_code(case: Callable[[str], Case], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the home directory cannot be written, so that no code can be imported, nothing is blamed on the code."""
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", "/proc/nowhere/modules")
+    report = judge(case("tied"), keyword="stored or load or logits.identity.random")
+    assert report.verdict == "undecided", told(report)
+    assert record(report, "plain-float32.load").reason == (
+        "transformers cannot keep modeling code in /proc/nowhere/modules, No such file or directory: "
+        "set HF_HOME to another directory"
+    )
+
+
 @pytest.mark.parametrize("where", ["beside", "another repository", "tokenizer", "custom generate"])
 def test_code_by_another_way(where: str, case: Callable[[str], Case], tmp_path: Path) -> None:
     """Code that comes with our own files, by whatever way, does not run without trust."""
