@@ -12,6 +12,7 @@ from typing import Any
 from .audit import require_manifest
 from .byte_copy import Progress, write_shard
 from .errors import CheckpointError, DestinationError
+from .json_files import shortened
 from .manifest import checksums, kept_entries, manifest_lines, pruned_entries, source_identity
 from .plan import PrunePlan
 from .remote.per_layer_skip import MANIFEST_FILE
@@ -198,7 +199,7 @@ def _with_checksums(
             expected = described.get(tensor.name, {}).get("sha256")
             if None not in (expected, found) and expected != found:
                 raise CheckpointError(
-                    f"{source.root}: the bytes of {tensor.name!r} have sha256 {found}, "
+                    f"{source.root}: the bytes of {shortened(tensor.name)} have sha256 {found}, "
                     f"but {MANIFEST_FILE} says {expected}"
                 )
             yield tensor, found
