@@ -38,7 +38,9 @@ def write_plot(path: Path) -> None:
         figure = Figure(figsize=(9, 6))
         figure.subplots_adjust(left=0.08, right=0.97, top=0.94, bottom=0.09, hspace=0.35, wspace=0.22)
         panels = figure.subplots(2, 2)
-        for column, (kind, unit, scale) in enumerate([("tensors", "µs per tensor", 1e6), ("shards", "ms per shard", 1e3)]):
+        for column, (kind, unit, scale) in enumerate(
+            [("tensors", "µs per tensor", 1e6), ("shards", "ms per shard", 1e3)]
+        ):
             draw(panels[0][column], records[kind], of="seconds", scale=scale, per_count=True)
             draw(panels[1][column], records[kind], of="peak", scale=1e-6, per_count=False)
             panels[0][column].set_title(f"{unit}", fontsize=10, loc="left")

@@ -21,7 +21,7 @@ def test_plot_of_size_is_drawn_from_its_records(tmp_path: Path) -> None:
 
 
 def test_time_does_not_grow_with_the_number() -> None:
-    """Ten times as many tensors or shards, beyond the first that all work needs, take at most twice as long for each."""
+    """Beyond what all work needs, the longest time for a tensor or a shard is at most 2.5 times the shortest."""
     records = json.loads(size_plot.RECORDS.read_text(encoding="utf-8"))
     for kind, first in (("tensors", 10_000), ("shards", 30)):
         for what in size_plot.STYLES:

@@ -62,7 +62,7 @@ def cannot_be_imported() -> str | None:
     """
     from transformers import dynamic_module_utils
 
-    cache = Path(dynamic_module_utils.HF_MODULES_CACHE)
+    cache = Path(vars(dynamic_module_utils)["HF_MODULES_CACHE"])
     try:
         cache.mkdir(parents=True, exist_ok=True)
         reason = None if os.access(cache, os.W_OK | os.X_OK) else "no leave to write there"

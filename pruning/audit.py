@@ -57,8 +57,8 @@ def require_manifest(source: Source) -> None:
         return
     path = source.root / MANIFEST_FILE
     if manifest.plan != source.plan:
-        said, found = (str(plan)[:_MOST_SHOWN] for plan in (manifest.plan, source.plan))
-        raise CheckpointError(f"{path} says {said}, but config.json says {found}")
+        said, declared = (str(plan)[:_MOST_SHOWN] for plan in (manifest.plan, source.plan))
+        raise CheckpointError(f"{path} says {said}, but config.json says {declared}")
     _require_pruned_by_plan(path, manifest)
     stored = {tensor.name: tensor for tensor in source.tensors()}
     for name in manifest.kept:

@@ -257,7 +257,8 @@ def _require_consistent(shards: tuple[Shard, ...], plan: PrunePlan, root: Path) 
         for tensor in shard.tensors:
             if is_pruned(tensor.name, plan):
                 raise CheckpointError(
-                    f"{root}: {shortened(tensor.name)} is stored in {shard.path.name}, but config.json says that it is pruned"
+                    f"{root}: {shortened(tensor.name)} is stored in {shard.path.name}, "
+                    "but config.json says that it is pruned"
                 )
 
 

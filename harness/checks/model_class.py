@@ -71,7 +71,7 @@ def model_class(subject: Subject) -> Numbers:
 
 
 def code_files(subject: Subject) -> Numbers:
-    """The Python files are those of a release of prunecheck; whether others differ from the manifest was said before."""
+    """The Python files are those of a release of prunecheck; which differ from the manifest was said before."""
     if not subject.code.checksums:
         raise NotChecked("the checkpoint carries no Python files")
     if _CUSTOM_GENERATE in subject.code.checksums and not _is_the_base_s(subject, _CUSTOM_GENERATE):

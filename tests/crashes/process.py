@@ -1,6 +1,6 @@
 """Run command lines in forks of this process, each killed at a moment or at one of its calls: `killing.py` asks.
 
-A fork, since what is killed shall be the command's work and not its imports, and a thousand of them shall not take long.
+A fork, since what is killed shall be the command's work, not its imports, and a thousand shall not take long.
 """
 
 import contextlib

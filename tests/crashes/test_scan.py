@@ -80,9 +80,7 @@ def test_killed_at_100_moments(
     kill_at_moments(scanned, scanning, tmp_path, kind, 100)
 
 
-def test_killed_before_any_call(
-    scanned: Path, scanning: tuple[Killer, dict[str, Any], float], tmp_path: Path
-) -> None:
+def test_killed_before_any_call(scanned: Path, scanning: tuple[Killer, dict[str, Any], float], tmp_path: Path) -> None:
     """Killed before whichever call that changes something in its directory, it comes to the same numbers."""
     killing, whole, _ = scanning
     for number in range(200):

@@ -35,7 +35,7 @@ def write_many(root: Path, *, tensors: int, shards: int) -> Path:
     """Write a checkpoint of so many small tensors, an equal number in each of the shards; return `root`."""
     of_shard = tensors // shards
     names = [f"model.layers.{number % 12}.mlp.e{number}.w" for number in range(tensors)]
-    parts = [dict.fromkeys(names[first : first + of_shard], [2]) for first in range(0, tensors, of_shard)]
+    parts = [{name: [2] for name in names[first : first + of_shard]} for first in range(0, tensors, of_shard)]
     return write_shards(root, parts, tiny_config(12))
 
 

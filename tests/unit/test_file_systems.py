@@ -137,7 +137,17 @@ def test_no_home(tmp_path: Path) -> None:
     source = write_checkpoint(tmp_path / "source")
     for number, home in enumerate(["env -u HOME", "env HOME=/nowhere", "env HOME=/proc"]):
         code = "import sys\nfrom harness.cli import main\nsys.argv[0] = 'prunecheck'\nmain()"
-        command = [*home.split(), sys.executable, "-c", code, "prune", str(source), str(tmp_path / str(number)), "--mlp", "0"]
+        command = [
+            *home.split(),
+            sys.executable,
+            "-c",
+            code,
+            "prune",
+            str(source),
+            str(tmp_path / str(number)),
+            "--mlp",
+            "0",
+        ]
         assert subprocess.run(command, cwd=Path(pruning.__file__).parents[1], check=False).returncode == 0
     assert not Path("/nowhere").exists()
 

@@ -46,9 +46,9 @@ def test_mutated_json_is_read_or_refused(stage, kind, data):
         elif what == "remove":
             del holder[key]
         elif isinstance(holder, dict):
-            holder[data.draw(st.sampled_from(["per_layer_config", "auto_map", "x" * 5000, "\n", *map(str, range(3))]))] = (
-                holder.pop(key)
-            )
+            holder[
+                data.draw(st.sampled_from(["per_layer_config", "auto_map", "x" * 5000, "\n", *map(str, range(3))]))
+            ] = holder.pop(key)
         if not nodes(content):
             break
     text = json.dumps(content).encode()

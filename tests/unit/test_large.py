@@ -120,7 +120,7 @@ def test_an_audit_without_checksums(tmp_path):
     content = weights.read_bytes()
     weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     audit_checkpoint(tmp_path / "out", checksum=False)
-    with pytest.raises(CheckpointError, match="the bytes of 'model.norm.weight' have sha256"):
+    with pytest.raises(CheckpointError, match=r"the bytes of 'model\.norm\.weight' have sha256"):
         audit_checkpoint(tmp_path / "out")
     weights.write_bytes(content.replace(b'"BF16"', b'"F16" ', 1))
     with pytest.raises(CheckpointError, match=r"is F16 \[2, 3\], but pruning.json says BF16 \[2, 3\]"):

@@ -73,7 +73,7 @@ def test_changed_code_is_told_before_it_runs(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """That a file differs from the manifest's checksum stands on stderr before any of it runs, and first in the report."""
+    """That a file differs from the manifest's is on stderr before any of it runs, and first in the report."""
     copy_checkpoint(case("tied").sound, tmp_path / "told_first")
     path = tmp_path / "told_first" / "hollow_modules.py"
     path.write_text(f"{path.read_text()}\nimport sys\n\nprint('it runs', file=sys.stderr, flush=True)\n")
