@@ -19,6 +19,9 @@ PAGE = ROOT / "docs" / "performance.md"
 _BLOCK = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end of figures -->)", flags=re.DOTALL)
 
 
+_FINE = ("s", "times")  # units of which fractions count
+
+
 @dataclass(frozen=True)
 class Ratio:
     """Seconds beside those of a baseline, medians of rounds in turn; of the rounds' own ratios, median and extremes."""
@@ -82,7 +85,7 @@ class Amount:
 
     def cells(self) -> list[str]:
         """Return the row of the table of amounts."""
-        low, value, high = (f"{number:.{2 if self.unit == 's' else 0}f}" for number in
+        low, value, high = (f"{number:.{2 if self.unit in _FINE else 0}f}" for number in
                             (self.lowest, self.value, self.highest))  # fmt: skip
         return [self.what, f"**{value} {self.unit}** ({low} to {high})", self.goal]
 

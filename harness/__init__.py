@@ -1,4 +1,4 @@
-"""Judges pruned models: are they what their plan says? And measures them: what does the plan save?
+"""Judges pruned models: are they what their plan says? And measures them: what does the plan save, and what matters?
 
 Light to import: torch and transformers are loaded with the first function that needs them.
 """
@@ -11,6 +11,8 @@ _HOMES = {
     "Report": "harness.reporting.report",
     "benchmark_checkpoint": "harness.bench.run",
     "Benchmark": "harness.bench.record",
+    "scan_checkpoint": "harness.scan.run",
+    "Scan": "harness.scan.record",
     "CannotRun": "harness.errors",
     "assert_cache_agrees": "harness.assertions",
     "assert_logits_close": "harness.assertions",

@@ -72,7 +72,9 @@ def scan_checkpoint(
     if not chosen or set(metrics) - METRICS.keys():
         raise CannotRun(f"metrics {', '.join(metrics)} are not all known: choose among {', '.join(METRICS)}")
     given = read_texts(texts) if texts else bundled_texts()
-    checkpoint = read_source(find_checkpoint(source))
+    root = find_checkpoint(source)
+    stored = read_subject(root)
+    checkpoint = read_source(root)
     mode = choose_mode(checkpoint, device_map, dtype)
     with quiet_libraries():
         windows = cut(given, load_tokenizer(checkpoint), tokens, int(checkpoint.config["vocab_size"]))
@@ -101,7 +103,7 @@ def scan_checkpoint(
             windows=tuple(Window(*place, each["nll"]) for place, each in zip(windows.places, measured, strict=True)),
             contributions=_contributions(removals, measured),
             distances=_distances(measured),
-            environment=environment(read_subject(checkpoint.root), **options),
+            environment=environment(stored, **options),
         )
         _replace(out / RECORD_FILE, json.dumps(scan.to_dict(), indent=2) + "\n")
     return scan

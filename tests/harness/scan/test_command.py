@@ -2,6 +2,9 @@
 
 import json
 import math
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +152,31 @@ def test_killed_and_called_again(base: Path, tmp_path: Path, share: float) -> No
     assert (out / JOURNAL_FILE).read_bytes() == whole
 
 
+def test_killed_in_earnest(base: Path, tmp_path: Path) -> None:
+    """A process that is killed leaves what it had measured, and the next one measures the rest alone."""
+    text, out = write_text(tmp_path / "text", 3 * 128), tmp_path / "out"
+    killed = (
+        "import os, signal\n"
+        "from pathlib import Path\n"
+        "from harness.scan import run\n"
+        "measured, calls = run._measured, []\n"
+        "def die(*given):\n"
+        "    calls.append(given)\n"
+        "    if len(calls) == 3: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return measured(*given)\n"
+        "run._measured = die\n"
+        f"run.scan_checkpoint({str(base)!r}, out=Path({str(out)!r}), texts=[Path({str(text)!r})])\n"
+    )
+    finished = subprocess.run([sys.executable, "-c", killed], cwd=Path(__file__).parents[3], check=False)
+    assert finished.returncode == -signal.SIGKILL
+    header, *entries = (out / JOURNAL_FILE).read_text(encoding="utf-8").splitlines()
+    assert json.loads(header)["windows_at_once"] == 1
+    assert len(entries) == 2
+    whole = scan_checkpoint(base, out=tmp_path / "whole", texts=[text])
+    assert measured(scan_checkpoint(base, out=out, texts=[text])) == measured(whole)
+    assert (out / JOURNAL_FILE).read_text(encoding="utf-8").splitlines()[1:3] == entries
+
+
 def test_pruned_and_offloaded(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pruned checkpoint is scanned for what it still has, also from the disk, which is taken where nothing else fits.
 
@@ -173,6 +201,7 @@ def test_pruned_and_offloaded(base: Path, tmp_path: Path, monkeypatch: pytest.Mo
     journal = tmp_path / "disk" / JOURNAL_FILE
     journal.write_text(journal.read_text(encoding="utf-8").split("\n")[0] + "\n", encoding="utf-8")
     again = scan_checkpoint(tmp_path / "pruned", out=tmp_path / "disk", texts=[text])
+    assert again.mode == "disk-all-float32"
     assert measured(again) == measured(offloaded)
 
 

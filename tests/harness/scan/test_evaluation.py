@@ -106,8 +106,9 @@ def test_wherever_the_weights_lie(tmp_path: Path, place: str) -> None:
     assert torch.equal(again, evaluator.full.nll)
 
 
-def test_what_is_brought_in_is_read_once(tmp_path: Path) -> None:
-    """A sweep reads the weights of each layer from the disk once, however many removals there are."""
+def test_what_is_brought_in_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep reads the weights of each layer from the disk once, however many batches its removals make."""
+    monkeypatch.setattr("harness.scan.evaluation._TOKENS_AT_ONCE", 9)
     spec = TinySpec(layers=3)
     base = write_tiny_checkpoint(spec, tmp_path / "base")
     with quiet_libraries():
