@@ -27,7 +27,11 @@ def draw(axes: Axes, records: list[dict[str, Any]], *, of: str, scale: float, pe
         values = [scale * record[what][of] / (record["count"] if per_count else 1) for record in records]
         axes.plot(counts, values, marker=marker, color=colour, linewidth=1, markersize=5, label=NAMES[what])
     axes.set_xscale("log")
-    axes.set_ylim(bottom=0)
+    if per_count:
+        axes.set_ylim(bottom=0)
+    else:
+        axes.set_yscale("log")
+        axes.set_ylim(1e1, 1e4)
     axes.grid(color="#dddddd", linewidth=0.5)
 
 
@@ -46,7 +50,7 @@ def write_plot(path: Path) -> None:
             panels[0][column].set_title(f"{unit}", fontsize=10, loc="left")
             panels[1][column].set_title("peak resident memory, MB", fontsize=10, loc="left")
         panels[1][0].set_xlabel("small tensors in one shard")
-        panels[1][1].set_xlabel("shards of 5 GB, layers of a dense model of 235 billion parameters being 95")
+        panels[1][1].set_xlabel("shards of 5 GB (a dense model of 235 billion parameters has 97)")
         panels[0][0].legend(frameon=False)
         figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
 

@@ -171,8 +171,9 @@ def write_text(path: Path, text: str) -> None:
 
     A file is the old or the new one, whatever happens; what is none, such as a pipe, is written to.
     """
-    place = Path(os.path.realpath(path))  # a link stays one
-    new = place.with_name(f".{place.name}.prunecheck-new") if place.is_file() or not place.exists() else place
+    place = Path(os.path.realpath(path))  # a link stays one, and one to itself leads nowhere
+    is_file = place.is_file() or not (place.exists() or place.is_symlink())
+    new = place.with_name(f".{place.name}.prunecheck-new") if is_file else place
     try:
         new.write_text(text, encoding="utf-8")
         if new != place:

@@ -135,7 +135,7 @@ def test_a_directory_that_is_read_only(mount: Mount, tmp_path: Path) -> None:
 def test_no_home(tmp_path: Path) -> None:
     """`prune` needs no home directory, be it unset, missing or a place where nothing can be written."""
     source = write_checkpoint(tmp_path / "source")
-    for number, home in enumerate(["env -u HOME", "env HOME=/nowhere", "env HOME=/proc"]):
+    for number, home in enumerate(["env -u HOME", f"env HOME={tmp_path}/nowhere", "env HOME=/proc"]):
         code = "import sys\nfrom harness.cli import main\nsys.argv[0] = 'prunecheck'\nmain()"
         command = [
             *home.split(),
@@ -149,7 +149,7 @@ def test_no_home(tmp_path: Path) -> None:
             "0",
         ]
         assert subprocess.run(command, cwd=Path(pruning.__file__).parents[1], check=False).returncode == 0
-    assert not Path("/nowhere").exists()
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_a_home_that_nobody_has(
