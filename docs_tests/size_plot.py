@@ -50,7 +50,7 @@ def write_plot(path: Path) -> None:
             panels[0][column].set_title(f"{unit}", fontsize=10, loc="left")
             panels[1][column].set_title("peak resident memory, MB", fontsize=10, loc="left")
         panels[1][0].set_xlabel("small tensors in one shard")
-        panels[1][1].set_xlabel("shards of 5 GB (a dense model of 235 billion parameters has 97)")
+        panels[1][1].set_xlabel("shards of 5 GB (97: 235 billion parameters)")
         panels[0][0].legend(frameon=False)
         figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
 

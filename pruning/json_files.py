@@ -1,8 +1,10 @@
 """Read JSON that strangers wrote: one clear error for whatever is wrong with it."""
 
+import gc
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,18 @@ MOST_JSON_BYTES = 100_000_000
 _MOST_LEVELS = 100
 _MOST_DIGITS = 1000  # Python's own limit is 4300 for reading and for writing
 _MOST_SHOWN = 200  # characters: longer than any name that is meant
+
+
+@contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """Have Python not look for cycles: JSON has none, and of a million tensors it would look through all, repeatedly."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def parse_json(data: bytes, parse_int: Callable[[str], Any] | None = None) -> Any:
