@@ -19,7 +19,7 @@ _MOST_SHOWN = 200  # characters: longer than any name that is meant
 
 @contextmanager
 def without_garbage_collection() -> Iterator[None]:
-    """Have Python not look for cycles: JSON has none, and of a million tensors it would look through all, repeatedly."""
+    """Have Python not look for cycles: JSON has none, and a million tensors would be looked through repeatedly."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
