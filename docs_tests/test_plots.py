@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from docs_tests import text_judge_plot
+from docs_tests import size_plot, text_judge_plot
 
 
 def test_plot_of_the_judge_is_drawn_from_its_records(tmp_path: Path) -> None:
@@ -12,6 +12,22 @@ def test_plot_of_the_judge_is_drawn_from_its_records(tmp_path: Path) -> None:
     assert (tmp_path / "plot.svg").read_bytes() == text_judge_plot.PLOT.read_bytes(), (
         "run `python docs_tests/text_judge_plot.py`"
     )
+
+
+def test_plot_of_size_is_drawn_from_its_records(tmp_path: Path) -> None:
+    """docs/size.svg is what the records give."""
+    size_plot.write_plot(tmp_path / "plot.svg")
+    assert (tmp_path / "plot.svg").read_bytes() == size_plot.PLOT.read_bytes(), "run `python docs_tests/size_plot.py`"
+
+
+def test_time_does_not_grow_with_the_number() -> None:
+    """Beyond what all work needs, the longest time for a tensor or a shard is at most 2.5 times the shortest."""
+    records = json.loads(size_plot.RECORDS.read_text(encoding="utf-8"))
+    for kind, first in (("tensors", 10_000), ("shards", 30)):
+        for what in size_plot.STYLES:
+            each = {record["count"]: record[what]["seconds"] / record["count"] for record in records[kind]}
+            beyond = [seconds for count, seconds in each.items() if count >= first]
+            assert max(beyond) < 2.5 * min(beyond), (kind, what)
 
 
 def test_controls_of_the_judge_have_the_verdict_they_should() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,6 +42,33 @@ def read_code(root: Path, config: Mapping[str, Any]) -> CheckpointCode:
         if path.is_file()
     }
     return CheckpointCode(auto_map=auto_map, checksums=checksums, released=_released(auto_map, checksums))
+
+
+def differs_from_manifest(code: CheckpointCode, manifest: Mapping[str, Any] | None) -> str | None:
+    """Say which Python files are not those whose checksums pruning.json has; None where all are, or are a release's."""
+    named = (manifest or {}).get("code")
+    if code.released is not None or not isinstance(named, dict):
+        return None
+    changed = sorted(name for name, checksum in code.checksums.items() if named.get(name, checksum) != checksum)
+    if not changed:
+        return None
+    return f"{', '.join(changed)} is not the file that pruning.json names: it was changed"
+
+
+def cannot_be_imported() -> str | None:
+    """Say why no checkpoint's code could be imported here, None if it could: transformers copies it to a cache first.
+
+    (transformers 4.57.6 and 5.23.0, `dynamic_module_utils.py`: below the home directory, unless HF_HOME is another.)
+    """
+    from transformers import dynamic_module_utils
+
+    cache = Path(vars(dynamic_module_utils)["HF_MODULES_CACHE"])
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        reason = None if os.access(cache, os.W_OK | os.X_OK) else "no leave to write there"
+    except OSError as error:
+        reason = error.strerror
+    return reason and f"transformers cannot keep modeling code in {cache}, {reason}: set HF_HOME to another directory"
 
 
 def stale_code(model_class: type, root: Path) -> str | None:

@@ -30,8 +30,10 @@ PlanFile = Annotated[
 
 def main() -> NoReturn:
     """Run the command line; a user's mistake becomes one line on stderr and exit code 2."""
-    # As for Ctrl-C: what was begun is undone on the way out.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    # What was begun is undone on the way out, wherever that leads; the codes are a shell's, none of ours among them.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as a job in the background has it
+            signal.signal(number, lambda received, _: sys.exit(128 + received))
     try:
         app()
     except (PruningError, CannotRun) as error:
@@ -72,17 +74,14 @@ def demo(
     from .demo import bundled_plan, run_demo  # torch and transformers, for which `prune` has no use
     from .demo_view import print_report
     from .progress import step_progress
+    from .reporting.report import require_writable, write_text
 
-    if json_file is not None and not json_file.parent.is_dir():
-        raise CannotRun(f"{json_file} cannot be written: {json_file.parent} is no directory")
+    require_writable(json_file)
     with step_progress() as step:
         report = run_demo(bundled_plan() if plan is None else PrunePlan.from_file(plan), step)
     print_report(report)
     if json_file is not None:
-        try:
-            json_file.write_text(json.dumps(report.to_dict(), indent=2) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise CannotRun(f"{json_file} cannot be written: {error.strerror}") from None
+        write_text(json_file, json.dumps(report.to_dict(), indent=2) + "\n")
     raise typer.Exit(0 if report.verdict == "sound" else 1)
 
 
@@ -132,10 +131,15 @@ def check(
     from .reporting.junit import junit_xml
     from .reporting.report import EXIT_CODES, require_writable, write_text
     from .reporting.report_view import print_report
+    from .reporting.terminal import visible
 
     for path in (json_file, junit_file, html_file):
         require_writable(path)
     options = judging_options(plan=plan, device_map=device_map, dtype=dtype, quantisation=quantisation)
+
+    def warn(text: str) -> None:
+        print(f"prunecheck: {visible(text)}", file=sys.stderr, flush=True)
+
     with count_progress() as progress:
         report = check_checkpoint(
             checkpoint,
@@ -145,6 +149,7 @@ def check(
             keyword=keyword,
             workers=worker_count(workers),
             progress=progress,
+            warn=warn,
             **options,
         )
     print_report(report)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +36,7 @@ def check_checkpoint(
     workers: int = 1,
     memory: int | None = None,
     progress: Progress | None = None,
+    warn: Callable[[str], None] | None = None,
 ) -> Report:
     """Judge a checkpoint directory, in every loading mode that is asked for and can run here.
 
@@ -52,11 +53,15 @@ def check_checkpoint(
         workers: Processes to run the loading modes in.
         memory: Bytes that models may take; what is free on the machine if not given.
         progress: See Progress.
+        warn: Called with what should be known before any of the checkpoint's code runs; it is a finding, too.
 
     Raises:
         CannotRun: Checkpoint or base is none, or an option has an unknown value.
     """
     subject = read_subject(checkpoint, base, plan, trust_remote_code=trust_remote_code)
+    if warn is not None:
+        for finding in subject.findings:
+            warn(finding)
     try:
         modes = list(loading_modes(device_map, dtype, quantisation))
         chosen = selected(checks_that_fit(subject, modes, memory), keyword)

@@ -21,6 +21,7 @@ from pruning.families import FAMILIES
 from pruning.loader import hub_kernel
 from pruning.state_dict import sublayer_of
 
+from .checkpoint_code import cannot_be_imported
 from .checks.check import NotChecked
 from .loading_modes import LoadingMode, given_arguments
 from .references import load_stock, with_zero_weights, without_sublayers
@@ -133,6 +134,8 @@ class Session:
             raise NotChecked(f"the code lies in another repository, which is not fetched: {elsewhere[0]}")
         if kernel := hub_kernel(self.subject.stored.config or {}):
             raise NotChecked(f"config.json asks for code of a hub repository, which is not fetched: {kernel[:100]}")
+        if (self.subject.code.is_own or self.subject.is_state_dict_only) and (reason := cannot_be_imported()):
+            raise NotChecked(reason)
         try:
             self._model, report = self._from_pretrained(self._source())
         except NotChecked:

@@ -15,7 +15,7 @@ from pruning.plan import SUBLAYERS
 from pruning.source import find_checkpoint
 from pruning.state_dict import sublayer_of
 
-from .checkpoint_code import CheckpointCode, read_code
+from .checkpoint_code import CheckpointCode, differs_from_manifest, read_code
 from .errors import CannotRun
 from .stock import stock_config, stock_config_object, stock_shapes
 from .stored import StoredCheckpoint, read_stored
@@ -136,11 +136,16 @@ def read_subject(
     `plan` is the plan that was meant; without it, it is the manifest's, or derived from which keys are absent.
     Raises CannotRun if the checkpoint or its base is none, or the base is pruned itself, broken or no Qwen3.
     """
-    stored = read_stored(Path(checkpoint).expanduser())
+    try:
+        stored = read_stored(Path(checkpoint).expanduser())
+    except RuntimeError as error:
+        raise CannotRun(f"{checkpoint} cannot be read: {error}") from None
     base_stored = None if base is None else _read_base(_find_base(base))
     manifest = _read_manifest(stored.root)
     config_error, declared = _declared_plan(stored.config)
     chosen, source = _meant_plan(plan, manifest, declared, stored, base_stored)
+    code = read_code(stored.root, stored.config or {})
+    difference = differs_from_manifest(code, manifest)
     return Subject(
         stored=stored,
         base=base_stored,
@@ -149,8 +154,9 @@ def read_subject(
         declared_plan=declared,
         config_error=config_error,
         manifest=manifest,
-        code=read_code(stored.root, stored.config or {}),
+        code=code,
         trusted=trust_remote_code,
+        findings=[] if difference is None else [difference],
     )
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .chat_templates import rendered
 from .generation import generate_of_class, neutral_generation
 from .references import reference_logits
 
@@ -166,7 +167,7 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase | None, text: str) -> list[
         raise ValueError(f"prompts must be token ids where there is no tokenizer, but got {text!r}")
     if tokenizer.chat_template:
         messages = [{"role": "user", "content": text}]
-        text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        text = rendered(tokenizer, messages, add_generation_prompt=True)
         ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
     else:
         ids = tokenizer(text).input_ids

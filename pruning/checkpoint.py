@@ -12,6 +12,7 @@ from typing import Any
 from .audit import require_manifest
 from .byte_copy import Progress, write_shard
 from .errors import CheckpointError, DestinationError
+from .json_files import shortened
 from .manifest import checksums, kept_entries, manifest_lines, pruned_entries, source_identity
 from .model_card import CARD_FILE, HEAD_BYTES, card_rewriter
 from .plan import PrunePlan
@@ -68,7 +69,10 @@ def prune_checkpoint(
     Raises PlanError, CheckpointError or DestinationError, each with one line for a person.
     """
     root = find_checkpoint(source if isinstance(source, str) else Path(source), revision)
-    target = Path(destination).expanduser()
+    try:
+        target = Path(destination).expanduser()
+    except RuntimeError as error:
+        raise DestinationError(f"{destination} is no name for a new directory: {error}") from None
     read = read_source(root)
     _require_apart(read, target)
     require_prunable(read)
@@ -200,7 +204,7 @@ def _with_checksums(
             expected = described.get(tensor.name, {}).get("sha256")
             if None not in (expected, found) and expected != found:
                 raise CheckpointError(
-                    f"{source.root}: the bytes of {tensor.name!r} have sha256 {found}, "
+                    f"{source.root}: the bytes of {shortened(tensor.name)} have sha256 {found}, "
                     f"but {MANIFEST_FILE} says {expected}"
                 )
             yield tensor, found

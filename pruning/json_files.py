@@ -1,8 +1,10 @@
 """Read JSON that strangers wrote: one clear error for whatever is wrong with it."""
 
+import gc
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,18 @@ MOST_JSON_BYTES = 100_000_000
 _MOST_LEVELS = 100
 _MOST_DIGITS = 1000  # Python's own limit is 4300 for reading and for writing
 _MOST_SHOWN = 200  # characters: longer than any name that is meant
+
+
+@contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """Have Python not look for cycles: JSON has none, and a million tensors would be looked through repeatedly."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def parse_json(data: bytes, parse_int: Callable[[str], Any] | None = None) -> Any:
@@ -37,6 +51,13 @@ def read_json(path: Path, *, from_pipe: bool = False) -> Any:
 
     What is no regular file is refused, since reading it may never end; `from_pipe` reads it all the same.
     """
+    content = parse_json(_read_bytes(path, from_pipe))  # without a name here: parse_json lets go of them
+    if is_deeper_than(_MOST_LEVELS, content):
+        raise ValueError("nested too deeply")
+    return content
+
+
+def _read_bytes(path: Path, from_pipe: bool) -> bytes:
     try:
         with path.open("rb") if from_pipe else open_regular(path) as file:
             data = file.read(MOST_JSON_BYTES + 1)
@@ -44,10 +65,7 @@ def read_json(path: Path, *, from_pipe: bool = False) -> Any:
         raise ValueError((error.strerror or str(error)).lower()) from None
     if len(data) > MOST_JSON_BYTES:
         raise ValueError(f"larger than {MOST_JSON_BYTES} bytes")
-    content = parse_json(data)
-    if is_deeper_than(_MOST_LEVELS, content):
-        raise ValueError("nested too deeply")
-    return content
+    return data
 
 
 def is_deeper_than(levels: int, content: Any) -> bool:

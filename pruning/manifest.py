@@ -20,6 +20,8 @@ FORMAT = 1
 Entries = Iterable[tuple[str, Mapping[str, Any]]]
 
 # The hub's cache: models--<owner>--<name>/snapshots/<commit> (huggingface_hub 2.4.0, `file_download.py`).
+_SHA256 = re.compile("[0-9a-f]{64}")
+_DTYPE = re.compile("[A-Z0-9_]{1,20}")  # any that there will be; what it is, comes into errors as it stands
 _HUB_SNAPSHOT = re.compile(r".*/models--([^/]+)/snapshots/([0-9a-f]{40})")
 
 
@@ -54,11 +56,23 @@ class Manifest:
                 if not isinstance(part, dict):
                     raise ValueError(f"it has no {name!r}")
             for name in ("kept", "pruned"):
-                if not all(isinstance(entry, dict) for entry in parts[name].values()):
+                if not all(map(_describes_a_tensor, parts[name].values())):
                     raise ValueError(f"{name!r} should map tensors to their dtype and shape")
+            checksums = [*parts["code"].values(), *(entry.get("sha256") for entry in parts["kept"].values())]
+            if not all(each is None or (isinstance(each, str) and _SHA256.fullmatch(each)) for each in checksums):
+                raise ValueError("one of its checksums is none")
             return cls(plan=PrunePlan.from_dict(content.get("plan")), **parts)
         except (ValueError, PlanError) as error:
             raise CheckpointError(f"{path}: {error}") from None
+
+
+def _describes_a_tensor(entry: Any) -> bool:
+    return (
+        isinstance(entry, dict)
+        and isinstance(dtype := entry.get("dtype"), str)
+        and _DTYPE.fullmatch(dtype) is not None
+        and isinstance(entry.get("shape"), list)
+    )
 
 
 def manifest_lines(

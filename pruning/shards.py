@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .errors import CheckpointError
 from .json_files import MOST_JSON_BYTES, parse_json, shortened
@@ -87,17 +87,14 @@ def read_shard(path: Path) -> Shard:
             if length > MOST_JSON_BYTES:
                 raise CheckpointError(f"{path}: its header of {length} bytes exceeds the limit of {MOST_JSON_BYTES}")
             file.seek(8)
-            data = file.read(length)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
-    if len(data) < length:
-        raise CheckpointError(f"{path} changed while it was read: try again when nothing writes to it")
-    try:
-        header = parse_json(data, parse_int=_count)
+            # Without a name here: parse_json lets go of the bytes before it makes many times as much of them.
+            header = parse_json(_read_exactly(file, length, path), parse_int=_count)
         if not isinstance(header, dict):
             raise ValueError("not a JSON object")
         metadata = _checked_metadata(header.pop("__metadata__", None))
         tensors = _checked_tensors(header, 8 + length)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise CheckpointError(f"{path}: its header is broken: {error}") from None
     end = tensors[-1].end if tensors else 8 + length
@@ -106,6 +103,13 @@ def read_shard(path: Path) -> Shard:
     if end < size:
         raise CheckpointError(f"{path} has {size - end} bytes behind its last tensor, but should have none")
     return Shard(path=path, tensors=tensors, metadata=metadata, size=size, modified_ns=status.st_mtime_ns)
+
+
+def _read_exactly(file: BinaryIO, length: int, path: Path) -> bytes:
+    data = file.read(length)
+    if len(data) < length:
+        raise CheckpointError(f"{path} changed while it was read: try again when nothing writes to it")
+    return data
 
 
 def _checked_metadata(metadata: Any) -> dict[str, str] | None:
@@ -117,7 +121,8 @@ def _checked_metadata(metadata: Any) -> dict[str, str] | None:
 
 
 def _checked_tensors(header: dict[str, Any], data_start: int) -> tuple[Tensor, ...]:
-    tensors = [_checked_tensor(name, entry, data_start) for name, entry in header.items()]
+    # Each entry goes as its tensor comes: of a million, both together would be in memory.
+    tensors = [_checked_tensor(name, header.pop(name), data_start) for name in list(header)]
     tensors.sort(key=lambda tensor: (tensor.begin, tensor.end))
     end = data_start
     for tensor in tensors:

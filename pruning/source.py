@@ -10,7 +10,7 @@ from typing import Any
 
 from .errors import CheckpointError
 from .families import Family, family_of
-from .json_files import read_json, shortened
+from .json_files import read_json, shortened, without_garbage_collection
 from .manifest import Manifest
 from .plan import PrunePlan, layer_count
 from .regular_files import is_file, is_within
@@ -112,6 +112,7 @@ def _download(hub_id: str, revision: str | None) -> Path:
         raise CheckpointError(f"{hub_id} is no local directory and cannot be fetched from the hub: {reason}") from None
 
 
+@without_garbage_collection()
 def read_source(root: Path) -> Source:
     """Read a checkpoint directory.
 
@@ -257,7 +258,8 @@ def _require_consistent(shards: tuple[Shard, ...], plan: PrunePlan, root: Path) 
         for tensor in shard.tensors:
             if is_pruned(tensor.name, plan):
                 raise CheckpointError(
-                    f"{root}: {tensor.name!r} is stored in {shard.path.name}, but config.json says that it is pruned"
+                    f"{root}: {shortened(tensor.name)} is stored in {shard.path.name}, "
+                    "but config.json says that it is pruned"
                 )
 
 

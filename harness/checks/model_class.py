@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.reporting.report import FoundFault
 from harness.stock import STOCK_MODEL_TYPES
-from harness.subject import MANIFEST_FILE, Subject
+from harness.subject import Subject
 
 from .check import FaultFound, NotChecked, Numbers, fault
 
@@ -71,7 +71,7 @@ def model_class(subject: Subject) -> Numbers:
 
 
 def code_files(subject: Subject) -> Numbers:
-    """The Python files are those of a release of prunecheck, or those that the manifest names."""
+    """The Python files are those of a release of prunecheck; which differ from the manifest was said before."""
     if not subject.code.checksums:
         raise NotChecked("the checkpoint carries no Python files")
     if _CUSTOM_GENERATE in subject.code.checksums and not _is_the_base_s(subject, _CUSTOM_GENERATE):
@@ -84,14 +84,6 @@ def code_files(subject: Subject) -> Numbers:
         )  # fmt: skip
     if subject.code.released is not None:
         return None
-    named = (subject.manifest or {}).get("code") or {}
-    changed = sorted(
-        name
-        for name, checksum in subject.code.checksums.items()
-        if isinstance(named, dict) and name in named and named[name] != checksum
-    )
-    if changed:
-        subject.findings.append(f"{', '.join(changed)} is not the file that {MANIFEST_FILE} names: it was changed")
     raise NotChecked("the Python files are of no release of prunecheck: what they do is judged by running them")
 
 

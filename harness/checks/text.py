@@ -168,6 +168,8 @@ def _prompts(session: Session) -> tuple[Prompts, Any]:
     try:
         if max(max(encode_prompt(session.tokenizer, text)) for text in texts) < size:
             return texts, session.tokenizer
+    except TimeoutError as error:  # the base has the same template, or the check of the tokenizer would say so
+        session.subject.findings.append(str(error))
     except Exception:  # there is none, or it, or its template, raises: the check of the tokenizer says so
         pass
     return random_prompts(size, count=3), None

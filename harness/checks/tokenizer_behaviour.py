@@ -16,6 +16,7 @@ import transformers
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from harness.chat_templates import rendered
 from harness.stock import stock_config_object
 from harness.text_files import read_json_or_none
 
@@ -197,13 +198,13 @@ def _compare_templates(ours: Any, theirs: Any, found: Comparison) -> None:
                 continue
             found.differences.append(f"{title} is {short(own[name])}, but the base has none")
         elif own[name] != expected[name]:
-            rendered = (_rendered(ours, own[name]), _rendered(theirs, expected[name]))
-            pairs = [pair for pair in zip(*rendered, strict=True) if pair[0] != pair[1]]
+            both = (_rendered(ours, own[name]), _rendered(theirs, expected[name]))
+            pairs = [pair for pair in zip(*both, strict=True) if pair[0] != pair[1]]
             if pairs:
                 got, meant = pairs[0]
                 found.differences.append(f"{title} makes {short(got)} of a conversation, but should {short(meant)}")
             else:
-                found.findings.append(f"{title} is written otherwise, and makes the same of {len(rendered[0])} texts")
+                found.findings.append(f"{title} is written otherwise, and makes the same of {len(both[0])} texts")
 
 
 def _templates(tokenizer: Any) -> dict[str, str]:
@@ -218,9 +219,8 @@ def _rendered(tokenizer: Any, template: str) -> list[str]:
     texts = []
     for messages in _CONVERSATIONS:
         for prompt in (False, True):
-            options = {"chat_template": template, "tokenize": False, "add_generation_prompt": prompt}
             try:
-                texts.append(str(tokenizer.apply_chat_template(messages, **options)))
+                texts.append(rendered(tokenizer, messages, chat_template=template, add_generation_prompt=prompt))
             except Exception as error:  # of jinja2, or raised by the template
                 texts.append(f"{type(error).__name__}: {error}")
     return texts

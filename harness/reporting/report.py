@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -182,10 +184,21 @@ def read_record(path: Path, what: str = "record") -> Any:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a report's file; raises CannotRun, in one line, if that cannot be done."""
+    """Write a report's file; raises CannotRun, in one line, if that cannot be done.
+
+    A file is the old or the new one, whatever happens; what is none, such as a pipe, is written to.
+    """
+    place = Path(os.path.realpath(path))  # a link stays one, and one to itself leads nowhere
+    is_file = place.is_file() or not (place.exists() or place.is_symlink())
+    new = place.with_name(f".{place.name}.prunecheck-new") if is_file else place
     try:
-        path.write_text(text, encoding="utf-8")
+        new.write_text(text, encoding="utf-8")
+        if new != place:
+            new.replace(place)
     except OSError as error:
+        if new != place:
+            with suppress(OSError):  # where nothing could be written, there is nothing
+                new.unlink()
         raise CannotRun(f"{path} cannot be written: {error.strerror}") from None
 
 

@@ -89,9 +89,10 @@ def test_json_that_cannot_be_written(
     assert run(monkeypatch, "demo", "--json", nowhere) == 2
     message = f"prunecheck: {nowhere} cannot be written: {nowhere.parent} is no directory\n"
     assert (capsys.readouterr(), ran) == (("", message), [])
-    assert run(monkeypatch, "demo", "--json", tmp_path) == 2
+    (tmp_path / "loop").symlink_to("loop")
+    assert run(monkeypatch, "demo", "--json", tmp_path / "loop") == 2
     captured = capsys.readouterr()
-    assert captured.err == f"prunecheck: {tmp_path} cannot be written: Is a directory\n"
+    assert captured.err == f"prunecheck: {tmp_path}/loop cannot be written: Too many levels of symbolic links\n"
     assert captured.out.splitlines()[-1] == "sound: the pruned checkpoint is the model that was meant"
 
 

@@ -412,6 +412,7 @@ def test_where_the_kernel_cannot_copy(tmp_path, monkeypatch, kind, calls):
     """Where `copy_file_range` does not work, at first or after a while, the bytes are read and written instead."""
     source = write_checkpoint(tmp_path / "source", shards=2)
     prune_checkpoint(source, tmp_path / "expected", PLAN, checksum=False)
+    monkeypatch.setattr(byte_copy, "_BUFFER_BYTES", 4)  # so that there are several parts
     copy_file_range = os.copy_file_range
 
     def copy_a_little(source_file, output_file, count, **offsets):

@@ -13,7 +13,8 @@ MODEL = "model.safetensors"
 NORM = "model.norm.weight"
 PRUNED = "model.layers.0.mlp.up_proj.weight"
 ENTRIES = st.dictionaries(
-    st.text(max_size=8), st.fixed_dictionaries({"dtype": st.text(max_size=4), "shape": st.just([1])})
+    st.text(max_size=8),
+    st.fixed_dictionaries({"dtype": st.from_regex("[A-Z0-9_]{1,8}", fullmatch=True), "shape": st.just([1])}),
 )
 
 
@@ -42,7 +43,11 @@ def refused(pruned, message):
     assert read_files(pruned) == before
 
 
-@given(code=st.dictionaries(st.text(max_size=8), st.text(max_size=8)), kept=ENTRIES, pruned=ENTRIES)
+@given(
+    code=st.dictionaries(st.text(max_size=8), st.from_regex("[0-9a-f]{64}", fullmatch=True)),
+    kept=ENTRIES,
+    pruned=ENTRIES,
+)
 def test_manifests_round_trip(tmp_path, code, kept, pruned):
     """A manifest's lines, read again, are the manifest, whatever the names hold."""
     parts = {"source": {"name": "x"}, "plan": PrunePlan(mlp=(1,)), "code": code}
@@ -126,9 +131,9 @@ def test_a_changed_byte(pruned, position):
 
 def test_a_changed_checksum(pruned):
     """A checksum that is not the bytes' is found, with both."""
-    edit(pruned, lambda content: content["kept"][NORM].update(sha256="0"))
+    edit(pruned, lambda content: content["kept"][NORM].update(sha256="0" * 64))
     with pytest.raises(
-        CheckpointError, match=r"the bytes of 'model.norm.weight' have sha256 [0-9a-f]{64}, but .* says 0$"
+        CheckpointError, match=r"the bytes of 'model.norm.weight' have sha256 [0-9a-f]{64}, but .* says 0{64}$"
     ):
         audit_checkpoint(pruned)
 

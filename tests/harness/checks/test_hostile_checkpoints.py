@@ -170,6 +170,28 @@ def test_a_layer_count_that_is_none(layers: Any, case: Callable[[str], Case], ho
         assert reason.isprintable(), reason
 
 
+ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% set c = a * b %}{% endfor %}{% endfor %}"
+
+
+@pytest.mark.parametrize("where", ["checkpoint", "both"])
+def test_a_chat_template_without_end(
+    where: str, case: Callable[[str], Case], hostile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chat template that computes for days is stopped, and told: a fault, or, where it is the base's, a finding."""
+    monkeypatch.setattr("harness.chat_templates.MOST_SECONDS", 0.2)
+    copy_checkpoint(case("tied").base, tmp_path / "base")
+    for root in [hostile, *([tmp_path / "base"] if where == "both" else [])]:
+        edit_json(root / "tokenizer_config.json", lambda content: content.update(chat_template=ENDLESS))
+    report = judge(case("tied"), hostile, base=tmp_path / "base", keyword="stored.tokenizer or text")
+    told_so = "the chat template had not ended after 0.2 seconds"
+    if where == "both":
+        assert report.faults == (), told(report)
+        assert told_so in report.findings
+    else:
+        assert report.faults[0].family == "tokenizer"
+        assert "TimeoutError: the chat template had not" in str(report.faults[0].evidence), report.faults[0].evidence
+
+
 def test_json_that_is_no_file_says_so(tmp_path: Path) -> None:
     """The judge's reader of JSON says of a FIFO, a directory and a missing file what they are."""
     os.mkfifo(tmp_path / "fifo")

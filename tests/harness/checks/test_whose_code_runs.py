@@ -16,6 +16,7 @@ from harness.faults import foreign_checkpoint
 from harness.faults.checkpoint_files import copy_checkpoint, edit_config, edit_json
 from pruning import CheckpointError, load_pruned
 from tests.harness.checks.cases import Case, judge, record, told
+from tests.harness.command_line import run
 
 
 def set_trap(checkpoint: Path, canary: Path) -> None:
@@ -61,6 +62,41 @@ def test_our_own_code_changed(case: Callable[[str], Case], tmp_path: Path) -> No
     assert report.verdict == "undecided", told(report)
     assert not (tmp_path / "canary").exists()
     assert "hollow_modules.py is not the file that pruning.json names: it was changed" in report.findings
+
+
+@pytest.mark.newest
+@pytest.mark.parametrize("trusted", [True, False])
+def test_changed_code_is_told_before_it_runs(
+    trusted: bool,
+    case: Callable[[str], Case],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """That a file differs from the manifest's is on stderr before any of it runs, and first in the report."""
+    copy_checkpoint(case("tied").sound, tmp_path / "told_first")
+    path = tmp_path / "told_first" / "hollow_modules.py"
+    path.write_text(f"{path.read_text()}\nimport sys\n\nprint('it runs', file=sys.stderr, flush=True)\n")
+    options = ["--device-map", "plain", "--dtype", "float32", "--quantisation", "none", "-k", "load"]
+    trust = ["--trust-remote-code"] if trusted else []
+    report = tmp_path / "report.json"
+    assert run(monkeypatch, "check", path.parent, "--json", report, *options, *trust) == 2
+    told = "hollow_modules.py is not the file that pruning.json names: it was changed"
+    error = capsys.readouterr().err
+    assert error.startswith(f"prunecheck: {told}\n")
+    assert ("it runs" in error) == trusted
+    assert json.loads(report.read_text())["findings"][0] == told
+
+
+def test_no_place_for_code(case: Callable[[str], Case], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the home directory cannot be written, so that no code can be imported, nothing is blamed on the code."""
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", "/proc/nowhere/modules")
+    report = judge(case("tied"), keyword="stored or load or logits.identity.random")
+    assert report.verdict == "undecided", told(report)
+    assert record(report, "plain-float32.load").reason == (
+        "transformers cannot keep modeling code in /proc/nowhere/modules, No such file or directory: "
+        "set HF_HOME to another directory"
+    )
 
 
 @pytest.mark.parametrize("where", ["beside", "another repository", "tokenizer", "custom generate"])

@@ -1,0 +1,59 @@
+"""Draw docs/size.svg: the time per tensor and per shard, and the memory, beside how many there are.
+
+`python docs_tests/size_plot.py` writes it from fixtures/size.json, which the benchmarks write.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+ROOT = Path(__file__).parents[1]
+RECORDS, PLOT = ROOT / "fixtures" / "size.json", ROOT / "docs" / "size.svg"
+# Colours and shapes that stay apart for the colour-blind, and in print (Okabe and Ito 2008, Color Universal Design).
+STYLES = {"plan": ("#0072b2", "o"), "prune": ("#d55e00", "^"), "audit": ("#666666", "s")}
+NAMES = {"plan": "plan", "prune": "prune --no-checksum --no-sync", "audit": "audit of the headers"}
+
+
+def draw(axes: Axes, records: list[dict[str, Any]], *, of: str, scale: float, per_count: bool) -> None:
+    """Draw a number of each record, `of` seconds or peak bytes, times `scale`, beside the records' counts."""
+    for what, (colour, marker) in STYLES.items():
+        counts = [record["count"] for record in records]
+        values = [scale * record[what][of] / (record["count"] if per_count else 1) for record in records]
+        axes.plot(counts, values, marker=marker, color=colour, linewidth=1, markersize=5, label=NAMES[what])
+    axes.set_xscale("log")
+    if per_count:
+        axes.set_ylim(bottom=0)
+    else:
+        axes.set_yscale("log")
+        axes.set_ylim(1e1, 1e4)
+    axes.grid(color="#dddddd", linewidth=0.5)
+
+
+def write_plot(path: Path) -> None:
+    """Write the plot as SVG, the same bytes for the same records."""
+    records = json.loads(RECORDS.read_text(encoding="utf-8"))
+    with mpl.rc_context({"svg.hashsalt": "prunecheck", "font.size": 9}):
+        figure = Figure(figsize=(9, 6))
+        figure.subplots_adjust(left=0.08, right=0.97, top=0.94, bottom=0.09, hspace=0.35, wspace=0.22)
+        panels = figure.subplots(2, 2)
+        for column, (kind, unit, scale) in enumerate(
+            [("tensors", "µs per tensor", 1e6), ("shards", "ms per shard", 1e3)]
+        ):
+            draw(panels[0][column], records[kind], of="seconds", scale=scale, per_count=True)
+            draw(panels[1][column], records[kind], of="peak", scale=1e-6, per_count=False)
+            panels[0][column].set_title(f"{unit}", fontsize=10, loc="left")
+            panels[1][column].set_title("peak resident memory, MB", fontsize=10, loc="left")
+        panels[1][0].set_xlabel("small tensors in one shard")
+        panels[1][1].set_xlabel("shards of 5 GB (97: 235 billion parameters)")
+        panels[0][0].legend(frameon=False)
+        figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
+
+
+if __name__ == "__main__":
+    write_plot(PLOT)
