@@ -104,7 +104,7 @@ def test_ci_runs_the_readme_command() -> None:
     assert f"$ {command}\n" in (ROOT / "README.md").read_text(encoding="utf-8")
     commands = [line for line in lines if line and not line.startswith("#")]
     assert commands[:2] == ["set -euo pipefail", 'cd "$(dirname "$0")/.."']
-    assert commands[2].startswith("apt-get ")
+    assert "apt-get install" in commands[2]
     assert commands[2].endswith(" ||")  # without it the test command runs all the same
     assert commands[3].startswith("    echo ")
     assert commands[4:] == [command]

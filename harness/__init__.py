@@ -13,6 +13,8 @@ _HOMES = {
     "Benchmark": "harness.bench.record",
     "scan_checkpoint": "harness.scan.run",
     "Scan": "harness.scan.record",
+    "search_plan": "harness.search.run",
+    "Search": "harness.search.record",
     "CannotRun": "harness.errors",
     "assert_cache_agrees": "harness.assertions",
     "assert_logits_close": "harness.assertions",

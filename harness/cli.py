@@ -14,6 +14,7 @@ from pruning.plan import SUBLAYERS
 from .bench.command import bench
 from .errors import CannotRun
 from .scan.command import scan
+from .search.command import plan as search_plan
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -166,6 +167,7 @@ def check(
 
 app.command()(bench)
 app.command()(scan)
+app.command("plan")(search_plan)
 
 
 @app.command()

@@ -67,6 +67,12 @@ def scan_options(*, metric: str | None, device_map: str | None, dtype: str | Non
     options: dict[str, Any] = {"metrics": _names("--metric", metric, tuple(METRICS))}
     if not options["metrics"]:
         raise CannotRun(f"--metric names nothing: choose among {', '.join(METRICS)}")
+    return options | one_way_of_loading(device_map=device_map, dtype=dtype)
+
+
+def one_way_of_loading(*, device_map: str | None, dtype: str | None) -> dict[str, Any]:
+    """Return a place and a dtype, None for what was not typed; raises CannotRun for unknown names and for several."""
+    options: dict[str, Any] = {}
     for name, text, chosen in (
         ("device_map", device_map, _names("--device-map", device_map, PLACES, _ONE_PLACE, ("disk-all",))),
         ("dtype", dtype, _names("--dtype", dtype, DTYPES)),

@@ -1,4 +1,4 @@
-"""What a scan has measured so far, on the disk: a killed one goes on where it was, and counts nothing twice.
+"""What a scan or search has measured so far, on the disk: a killed one goes on where it was, nothing counted twice.
 
 `measurements.jsonl` has a first line that says of what the measurements are, and one for each sweep that is complete.
 A line that was being written when the process died lacks its end, and is dropped.
@@ -19,7 +19,6 @@ from pruning.staging import sync_directory
 
 JOURNAL_FILE: Final = "measurements.jsonl"
 _NEW_FILE: Final = ".measurements.jsonl.new"
-_KIND: Final = "measurements of a scan"
 
 
 class Journal:
@@ -43,9 +42,12 @@ class Journal:
 
 
 @contextmanager
-def opened(directory: Path, subject: Mapping[str, Any], found_out: Mapping[str, Any]) -> Iterator[Journal]:
+def opened(
+    directory: Path, subject: Mapping[str, Any], found_out: Mapping[str, Any], *, of: str = "scan"
+) -> Iterator[Journal]:
     """Yield the journal in `directory`, which is made if need be, and is this process's own within the `with`.
 
+    `of` is what people call the work whose journal it is: those of another are not added to.
     `subject` are options and digests, by the name that people have for them: measurements of another subject are not
     added to. `found_out` is noted beside it in a new journal; one that is there keeps what it has.
 
@@ -57,17 +59,17 @@ def opened(directory: Path, subject: Mapping[str, Any], found_out: Mapping[str, 
     except OSError as error:
         raise CannotRun(f"--out {directory} cannot be made: {error.strerror}") from None
     path = directory / JOURNAL_FILE
-    with _locked(directory):
+    with _locked(directory, of):
         try:
             if not path.exists():
                 if others := sorted(entry.name for entry in directory.iterdir() if entry.name != _NEW_FILE):
-                    raise CannotRun(f"--out {directory} holds {others[0]!r} and no scan: name a directory of its own")
-                _write_header(directory, {"kind": _KIND, "subject": subject, **found_out})
-            header, entries = _read(path)
+                    raise CannotRun(f"--out {directory} holds {others[0]!r} and no {of}: name a directory of its own")
+                _write_header(directory, {"kind": f"measurements of a {of}", "subject": subject, **found_out})
+            header, entries = _read(path, of)
         except OSError as error:
             raise CannotRun(f"--out {directory} cannot be written: {error.strerror}") from None
         if differing := [name for name, value in subject.items() if header["subject"].get(name) != value]:
-            raise CannotRun(f"--out {directory} holds a scan of another {differing[0]}: name another --out")
+            raise CannotRun(f"--out {directory} holds a {of} of another {differing[0]}: name another --out")
         yield Journal(path, header, entries)
 
 
@@ -81,29 +83,29 @@ def _write_header(directory: Path, header: Mapping[str, Any]) -> None:
     sync_directory(directory)
 
 
-def _read(path: Path) -> tuple[Mapping[str, Any], list[Any]]:
+def _read(path: Path, of: str) -> tuple[Mapping[str, Any], list[Any]]:
     """Return header and entries; what follows the last complete line is cut off, so that the next begins a line."""
     content = path.read_bytes()
     complete = content[: content.rfind(b"\n") + 1]
     try:
         header, *entries = [json.loads(line) for line in complete.splitlines()]
-        if header["kind"] != _KIND or not isinstance(header["subject"], dict):
+        if header["kind"] != f"measurements of a {of}" or not isinstance(header["subject"], dict):
             raise ValueError
     except (ValueError, KeyError, TypeError):
-        raise CannotRun(f"{path} does not hold measurements of a scan: name another --out") from None
+        raise CannotRun(f"{path} does not hold measurements of a {of}: name another --out") from None
     if len(complete) < len(content):
         os.truncate(path, len(complete))
     return header, entries
 
 
 @contextmanager
-def _locked(directory: Path) -> Iterator[None]:
+def _locked(directory: Path, of: str) -> Iterator[None]:
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise CannotRun(f"--out {directory} is being written by another scan: wait for it, or name another") from None
+        raise CannotRun(f"--out {directory} is being written by another {of}: wait for it, or name another") from None
     try:
         yield
     finally:

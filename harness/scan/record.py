@@ -201,18 +201,18 @@ class Scan(NotebookRecord):
         if not is_scan(content) or content["schema"] != SCHEMA:
             raise ValueError(f"not a scan of schema {SCHEMA}")
         try:
-            windows = tuple(map(_window, content["windows"]))
+            windows = tuple(map(read_window, content["windows"]))
             scan = cls(
-                checkpoint=_of_type(content["checkpoint"], str),
+                checkpoint=of_type(content["checkpoint"], str),
                 plan=PrunePlan.from_dict(content["plan"]).to_dict(),
-                layers=_of_type(content["layers"], int),
-                mode=_of_type(content["mode"], str),
+                layers=of_type(content["layers"], int),
+                mode=of_type(content["mode"], str),
                 metrics=tuple(_known(metric, METRICS) for metric in content["metrics"]),
-                window_tokens=_of_type(content["window_tokens"], int),
+                window_tokens=of_type(content["window_tokens"], int),
                 windows=windows,
                 contributions=tuple(_contribution(each, len(windows)) for each in content["contributions"]),
                 distances=tuple(_distance(each, len(windows)) for each in content["distances"]),
-                environment=_of_type(content["environment"], Mapping),
+                environment=of_type(content["environment"], Mapping),
             )
         except KeyError as error:
             raise ValueError(f"not a scan of schema {SCHEMA}: it has no {error}") from None
@@ -234,26 +234,28 @@ def is_scan(content: object) -> TypeGuard[Mapping[str, Any]]:
     return isinstance(content, Mapping) and content.get("kind") == KIND and "schema" in content
 
 
-def _window(content: Mapping[str, Any]) -> Window:
-    (nll,) = _values([content["nll"]], 1)
-    return Window(_of_type(content["text"], str), _of_type(content["first_token"], int), nll)
+def read_window(content: Mapping[str, Any]) -> Window:
+    """Read a window of a record; raises KeyError, TypeError or ValueError for what is none."""
+    (nll,) = read_values([content["nll"]], 1)
+    return Window(of_type(content["text"], str), of_type(content["first_token"], int), nll)
 
 
 def _contribution(content: Mapping[str, Any], windows: int) -> Contribution:
     return Contribution(
         sublayer=_known(content["sublayer"], ("self_attn", "mlp", "layer")),
-        layer=_of_type(content["layer"], int),
-        values={_known(name, METRICS): _values(values, windows) for name, values in content["values"].items()},
+        layer=of_type(content["layer"], int),
+        values={_known(name, METRICS): read_values(values, windows) for name, values in content["values"].items()},
     )
 
 
 def _distance(content: Mapping[str, Any], windows: int) -> Distance:
-    first, layers = _of_type(content["first"], int), _of_type(content["layers"], int)
-    return Distance(first, layers, _values(content["values"], windows))
+    first, layers = of_type(content["first"], int), of_type(content["layers"], int)
+    return Distance(first, layers, read_values(content["values"], windows))
 
 
-def _values(content: Any, windows: int) -> tuple[float | None, ...]:
-    values = tuple(None if value is None else float(_of_type(value, (int, float))) for value in content)
+def read_values(content: Any, windows: int) -> tuple[float | None, ...]:
+    """Read one value a window; raises TypeError or ValueError for what is none."""
+    values = tuple(None if value is None else float(of_type(value, (int, float))) for value in content)
     if len(values) != windows:
         raise ValueError(f"{len(values)} values do not belong to {windows} windows")
     return values
@@ -265,7 +267,8 @@ def _known(value: Any, known: Any) -> Any:
     return value
 
 
-def _of_type(value: Any, kind: Any) -> Any:
+def of_type(value: Any, kind: Any) -> Any:
+    """Return a value of a record that is of a type; raises TypeError for others."""
     if not isinstance(value, kind):
         raise TypeError(f"it holds {type(value).__name__} where something else should be")
     return value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 from harness.errors import CannotRun
 from harness.quiet import quiet_libraries
 from harness.reporting.environment import environment
+from harness.reporting.report import write_text
 from harness.subject import read_subject
 from pruning import PrunePlan
 from pruning.plan import SUBLAYERS, layer_count
@@ -105,7 +105,7 @@ def scan_checkpoint(
             distances=_distances(measured),
             environment=environment(stored, **options),
         )
-        _replace(out / RECORD_FILE, json.dumps(scan.to_dict(), indent=2) + "\n")
+        write_text(out / RECORD_FILE, json.dumps(scan.to_dict(), indent=2) + "\n")
     return scan
 
 
@@ -206,13 +206,3 @@ def _distances(measured: Sequence[Mapping[str, Any]]) -> tuple[Distance, ...]:
         for first, layers, value in window["distances"]:
             by_pair.setdefault((first, layers), []).append(value)
     return tuple(Distance(*pair, tuple(values)) for pair, values in by_pair.items())
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file that is the old or the new one, whatever happens meanwhile."""
-    new = path.with_name(f".{path.name}.new")
-    try:
-        new.write_text(text, encoding="utf-8")
-        os.replace(new, path)
-    except OSError as error:
-        raise CannotRun(f"{path} cannot be written: {error.strerror}") from None
