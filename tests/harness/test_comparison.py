@@ -14,6 +14,8 @@ from harness.reporting.comparison_view import print_comparison
 from harness.reporting.report import CheckRecord, Coverage, FoundFault, Report
 from tests.harness.reports import FAULT, failed, passed, printed, report_of, reports, skipped
 
+pytestmark = pytest.mark.newest
+
 UNDECIDED = Coverage(keys=True, bytes=None, logits=False)
 NAME = "plain-float32.logits.identity.random"
 

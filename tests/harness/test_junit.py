@@ -10,6 +10,8 @@ from harness.reporting.junit import junit_xml
 from harness.reporting.report import Coverage, FoundFault, Report, write_text
 from tests.harness.reports import FAULT, failed, passed, report_of, reports, skipped
 
+pytestmark = pytest.mark.newest
+
 UNDECIDED = Coverage(keys=True, bytes=None, logits=False)
 
 

@@ -10,6 +10,8 @@ from harness.loading_modes import DTYPES, PLACES, QUANTISATIONS
 from harness.options import judging_options, worker_count
 from pruning import PlanError, PrunePlan
 
+pytestmark = pytest.mark.newest
+
 NOTHING = {"plan": None, "device_map": None, "dtype": None, "quantisation": None}
 
 

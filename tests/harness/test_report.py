@@ -11,6 +11,8 @@ from harness.errors import CannotRun
 from harness.reporting.report import EXIT_CODES, CheckRecord, Coverage, Report, require_writable, write_text
 from tests.harness.reports import COMPLETE, FAULT, failed, passed, report_of, reports, skipped
 
+pytestmark = pytest.mark.newest
+
 GOLDEN = Path(__file__).parents[2] / "fixtures" / "report.json"
 
 GOLDEN_REPORT = Report(

@@ -10,6 +10,8 @@ from harness.reporting.report import Coverage, FoundFault, Report
 from harness.reporting.report_view import print_report
 from tests.harness.reports import FAULT, failed, passed, printed, report_of, reports, skipped
 
+pytestmark = pytest.mark.newest
+
 UNTRUSTED = "the checkpoint's own code may not run: allow it with --trust-remote-code"
 NO_LOGITS = Coverage(keys=True, bytes="base", logits=False)
 
