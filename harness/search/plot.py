@@ -14,7 +14,7 @@ from .record import Search
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-TITLE = "What quality costs in bytes"
+TITLE = "What the bytes that go cost in quality"
 
 
 def write_pictures(search: Search, directory: Path) -> None:
@@ -30,7 +30,7 @@ def trade_off_picture(search: Search) -> Picture:
     """Return the picture for a page."""
     last = search.steps[-1]
     words = (
-        "Each point is a step, from the whole model at the right; the band is the 95 % interval.",
+        "Each point is a step, from the whole model at the left; the band is the 95 % interval.",
         f"At the end {search.kept_share(last):.1%} of the bytes are left, at {estimate_text(search.rise(last))} nats.",
     )
     return picture(TITLE, words, lambda: trade_off_figure(search))
