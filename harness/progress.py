@@ -37,8 +37,11 @@ def step_progress() -> Iterator[Callable[[str], None]]:
 
 
 @contextmanager
-def count_progress() -> Iterator[Callable[[int, int, str], None]]:
-    """Show a bar of steps; yields a function to call with how many are done, how many there are, and what comes now."""
+def count_progress() -> Iterator[Callable[[float, int, str], None]]:
+    """Show a bar of steps; yields a function to call with how many are done, how many there are, and what comes now.
+
+    A step that is done in part moves the bar, not the number.
+    """
     console = Console(stderr=True)
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:

@@ -8,6 +8,7 @@ counts most where they lie on the disk. The head comes last, for one piece of th
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import count
 from typing import Any, Final
 
 import torch
@@ -28,6 +29,9 @@ _NOTHING: Final = PrunePlan()
 Observer = Callable[[Position, Tensor, Tensor], None]
 """Called at each sub-layer with its position, what entered, and its update, both (windows, tokens, hidden)."""
 
+ShareDone = Callable[[float], None]
+"""Called as an evaluation goes on, with the share of it that is done, 0 to 1, counted in layers."""
+
 
 class Evaluator:
     """Evaluates a model without this or that, on windows of text.
@@ -37,6 +41,7 @@ class Evaluator:
         windows: Token ids, int64 (windows, tokens), without padding, at least two tokens each.
         predictions: Those of PREDICTIONS that are wanted.
         stream_bytes: About how much memory the streams of one sweep may take; more of them take several sweeps.
+        share_done: See ShareDone.
 
     Raises CannotRun for a model whose layers cannot be run by halves.
     """
@@ -48,11 +53,13 @@ class Evaluator:
         *,
         predictions: Collection[str] = PREDICTIONS,
         stream_bytes: int = STREAM_BYTES,
+        share_done: ShareDone | None = None,
     ) -> None:
         self._sublayers = SublayerModel(model)
         self._windows = windows
         self._predictions = frozenset(predictions)
         self._stream_bytes = stream_bytes
+        self._share_done = share_done
         self._full_streams: list[Tensor] = []  # of each window: what leaves the last layer, (tokens, hidden)
         self._full: Outcome | None = None
 
@@ -107,12 +114,13 @@ class Evaluator:
         window_bytes = self._windows.shape[1] * int(model.config.hidden_size) * int(model.dtype.itemsize)
         size, at_once = portions(len(ordered), window_bytes, self._stream_bytes)
         groups = [ordered[first : first + size] for first in range(0, len(ordered), max(size, 1))] or [[]]
+        layer_done = self._counted(-(-len(self._windows) // at_once) * len(groups) * self.num_layers)
         for first in range(0, len(self._windows), at_once):
             ids = self._windows[first : first + at_once]
             embedded = self._sublayers.embedded(ids)
             for number, group in enumerate(groups):
                 removals = [base, *(base | positions(each) for each in group)]
-                streams = self._sweep(embedded, removals, observe if number == 0 else None)
+                streams = self._sweep(embedded, removals, observe if number == 0 else None, layer_done)
                 known = self._full_streams[first : first + at_once]
                 reference = streams[0] if removed.is_empty else torch.stack(known)
                 own, *outcomes = self._compared(ids, [reference, *streams[1:]])
@@ -125,7 +133,23 @@ class Evaluator:
             self._full, self._full_streams = joined(full), full_streams
         return {each: joined(parts) for each, parts in found.items()}
 
-    def _sweep(self, embedded: Tensor, removals: Sequence[frozenset[Position]], observe: Observer | None) -> Tensor:
+    def _counted(self, layers: int) -> Callable[[], None]:
+        """Return what is called after each of so many layers, and says how far that is."""
+        done = count(1)
+
+        def layer_done() -> None:
+            if self._share_done is not None:
+                self._share_done(next(done) / layers)
+
+        return layer_done
+
+    def _sweep(
+        self,
+        embedded: Tensor,
+        removals: Sequence[frozenset[Position]],
+        observe: Observer | None,
+        layer_done: Callable[[], None],
+    ) -> Tensor:
         """Return what leaves the last layer without each of `removals`, (removals, rows, tokens, hidden).
 
         The first is contained in all others, which come in the order in which they branch off from it.
@@ -156,6 +180,7 @@ class Evaluator:
                         ]
                         for part in _runs(running, max(1, _TOKENS_AT_ONCE // tokens)):
                             flat[part] += update_of(position, flat[part]).to(flat.device)
+                layer_done()
         return streams
 
     def _compared(self, ids: Tensor, streams: Sequence[Tensor]) -> list[Outcome]:

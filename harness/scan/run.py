@@ -23,7 +23,7 @@ from pruning.plan import SUBLAYERS, layer_count
 from pruning.source import Source, find_checkpoint, read_source
 
 from .activity import Activity
-from .evaluation import Evaluator, portions
+from .evaluation import Evaluator, ShareDone, portions
 from .journal import Journal, opened
 from .loading import choose_mode, load_model, load_tokenizer, weights_digest
 from .record import METRICS, Contribution, Distance, Scan, Window
@@ -34,8 +34,8 @@ RECORD_FILE: Final = "scan.json"
 # Where the weights need not be brought in for each sweep, one window at a time is fast enough, and kept soonest.
 _RESIDENT: Final = ("plain", "gpu", "gpus")
 
-Progress = Callable[[int, int, str], None]
-"""Called with how many windows are done, how many there are, and what comes next."""
+Progress = Callable[[float, int, str], None]
+"""Called with how many windows are done, in parts too, how many there are, and what is measured now."""
 
 
 def scan_checkpoint(
@@ -144,17 +144,28 @@ def _measure_the_rest(
                 model = load_model(source, mode, Path(folder))
                 continue
             ids = windows.ids[done : done + journal.header["windows_at_once"]]
-            journal.add({"windows": _measured(model, ids, removals, metrics)})
+            share_done = (
+                None if progress is None else _in_parts(progress, done, len(ids), total, windows.places[done][0])
+            )
+            journal.add({"windows": _measured(model, ids, removals, metrics, share_done)})
             done += len(ids)
 
 
+def _in_parts(progress: Progress, done: int, windows: int, total: int, text: str) -> ShareDone:
+    return lambda share: progress(done + windows * share, total, text)
+
+
 def _measured(
-    model: Any, ids: Tensor, removals: Mapping[tuple[str, int], PrunePlan], metrics: Sequence[str]
+    model: Any,
+    ids: Tensor,
+    removals: Mapping[tuple[str, int], PrunePlan],
+    metrics: Sequence[str],
+    share_done: ShareDone | None,
 ) -> list[dict[str, Any]]:
     """Return for each of a few windows what the journal keeps of it."""
     of_removal = [name for name in metrics if METRICS[name].is_of_removal]
     activity = Activity() if len(of_removal) < len(metrics) else None
-    evaluator = Evaluator(model, ids, predictions=of_removal)
+    evaluator = Evaluator(model, ids, predictions=of_removal, share_done=share_done)
     outcomes = evaluator.without(list(removals.values()) if of_removal else [], observe=activity)
     full_nll = evaluator.full.nll if of_removal else None
     values: dict[tuple[str, int], dict[str, Tensor]] = {subject: {} for subject in removals}

@@ -33,8 +33,8 @@ from .record import Search, Step
 RECORD_FILE: Final = "search.json"
 PLAN_FILE: Final = "plan.json"
 
-Progress = Callable[[int, int, str], None]
-"""Called with how many evaluations are done, how many are known to be needed, and what is evaluated next."""
+Progress = Callable[[float, int, str], None]
+"""Called with how many evaluations are done, in parts too, how many are known to be needed, and what of."""
 
 
 def search_plan(
@@ -200,14 +200,13 @@ class _Evaluations:
         self._known = {_key(entry["removed"], entry["plans"]): entry["nll"] for entry in journal.entries}
         self._evaluator: Evaluator | None = None
         self._done = 0
+        self._asked = (0, "")
 
     def __call__(self, plans: Collection[PrunePlan], removed: PrunePlan) -> dict[PrunePlan, Values]:
         """Return the mean negative log likelihood without each plan, by plan; all of them contain `removed`."""
         described = [plan.to_dict() for plan in plans]
         key = _key(removed.to_dict(), described)
         if key not in self._known:
-            if self._progress is not None:
-                self._progress(self._done, self._done + len(plans), f"on top of: {removed}")
             measured = self._measured(plans, removed)
             self._journal.add({"removed": removed.to_dict(), "plans": described, "nll": measured})
             self._known[key] = measured
@@ -215,15 +214,22 @@ class _Evaluations:
         return {plan: tuple(values) for plan, values in zip(plans, self._known[key], strict=True)}
 
     def _measured(self, plans: Collection[PrunePlan], removed: PrunePlan) -> list[list[float | None]]:
+        self._asked = (len(plans), f"on top of: {removed}")
+        self._show(0.0)
         if self._evaluator is None:
             self._stack.enter_context(quiet_libraries())
             folder = self._stack.enter_context(TemporaryDirectory(prefix="prunecheck-"))
             model = load_model(self._source, self._mode, Path(folder))
-            self._evaluator = Evaluator(model, self._ids, predictions=("nll",))
+            self._evaluator = Evaluator(model, self._ids, predictions=("nll",), share_done=self._show)
         evaluator = self._evaluator
         of_plans = {} if list(plans) == [removed] else evaluator.without(list(plans), removed)
         outcomes = [of_plans[plan] if of_plans else evaluator.full for plan in plans]
         return [[_number(value) for value in _nll(outcome)] for outcome in outcomes]
+
+    def _show(self, share: float) -> None:
+        plans, text = self._asked
+        if self._progress is not None:
+            self._progress(self._done + share * plans, self._done + plans, text)
 
 
 def _nll(outcome: Any) -> list[float]:

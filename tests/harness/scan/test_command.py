@@ -130,6 +130,18 @@ def _streams(model: Any, rows: torch.Tensor) -> list[torch.Tensor]:
     return streams
 
 
+def test_progress(base: Path, tmp_path: Path) -> None:
+    """How much is done grows from layer to layer, also within a window, and ends with all windows."""
+    told: list[tuple[float, int, str]] = []
+    text = write_text(tmp_path / "text", 2 * 128)
+    scan_checkpoint(base, out=tmp_path / "out", texts=[text], progress=lambda *each: told.append(each))
+    done = [each[0] for each in told]
+    assert done == sorted(done)
+    assert done[-1] == told[-1][1] == 2
+    assert len({each for each in done if 0 < each < 1}) == 2  # three layers
+    assert told[-1][2] == str(text)
+
+
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(0, 1))
 def test_killed_and_called_again(base: Path, tmp_path: Path, share: float) -> None:

@@ -93,6 +93,23 @@ def test_going_on(base: Path, tmp_path: Path, method: str) -> None:
         assert (out / JOURNAL_FILE).read_bytes() == journal
 
 
+def test_progress(base: Path, tmp_path: Path) -> None:
+    """How much is done grows from layer to layer, also within a step, and ends with all that was needed."""
+    told: list[tuple[float, int, str]] = []
+    search_plan(
+        base,
+        out=tmp_path / "out",
+        drop=2,
+        texts=[write_text(tmp_path / "text", 2 * 128)],
+        progress=lambda done, total, text: told.append((done, total, text)),
+    )
+    done = [each[0] for each in told]
+    assert done == sorted(done)
+    assert done[-1] == told[-1][1] == 1 + 6 + 5
+    assert len({each for each in done if 7 < each < 12}) == 2  # three layers, and after the last it is 12
+    assert told[-1][2].startswith("on top of: ")
+
+
 def test_budgets(base: Path, tmp_path: Path) -> None:
     """One directory serves several budgets; each is met, and a pruned checkpoint is searched for what it still has."""
     text = write_text(tmp_path / "text", 2 * 128)
