@@ -20,7 +20,7 @@ def search_page(search: Search) -> str:
         plan=str(gone),
         strip=plan_strip(gone.to_dict(), search.layers),
         pictures=[trade_off_picture(search)],
-        steps=[COLUMNS, *step_rows(search)],
+        steps=[row[1:] for row in (COLUMNS, *step_rows(search))],  # without numbers it fits on a phone
         note=NOTE,
         environment=search.environment,
         made_with=made_with(search.environment),

@@ -68,7 +68,8 @@ def requested(browser: Any) -> list[str]:
     """Return what was asked for since last time, but for files that were opened and what stands in the page itself."""
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     urls = [each["params"]["request"]["url"] for each in messages if each["method"] == "Network.requestWillBeSent"]
-    return [url for url in urls if not url.startswith(("file:", "data:", "chrome:"))]  # the last: its own first tab
+    # The last two: its own first tab, whose requests may come late.
+    return [url for url in urls if not url.startswith(("file:", "data:", "chrome:", "chrome-untrusted:"))]
 
 
 def headings(browser: Any) -> list[int]:

@@ -5,6 +5,8 @@ import numpy as np
 from harness.reporting.divergence import layer_number
 from harness.reporting.report import CheckRecord, Coverage, FoundFault, Report
 from harness.scan.record import Contribution, Distance, Scan, Window
+from harness.search.record import Search, Step
+from pruning import PrunePlan
 from tests.harness.reports import COMPLETE, FAULT, failed, passed, report_of, skipped
 
 LAYERS = 30
@@ -116,4 +118,18 @@ def scan_of(checkpoint: str = "/models/base", text: str = "prose") -> Scan:
     return Scan(
         checkpoint, plan, LAYERS, "plain-float32", metrics, 128, windows, tuple(contributions), tuple(distances),
         ENVIRONMENT,
+    )  # fmt: skip
+
+
+def search_of(checkpoint: str = "/models/base", text: str = "prose") -> Search:
+    """A search of twelve steps whose cost rises ever faster, on a checkpoint that lacked something before."""
+    removed = [PrunePlan(**{"mlp" if index % 4 == 3 else "self_attn": (index,)}) for index in range(5, 17)]
+    plan, steps = PrunePlan(), []
+    for number, each in enumerate(removed, 1):
+        plan |= each
+        nll = (2.5 + 0.004 * number**2, 2.7 + 0.003 * number**2)
+        steps.append(Step(each.to_dict(), plan.to_dict(), 538_000_000 - 5_000_000 * number, nll))
+    return Search(
+        checkpoint, {"self_attn": [3], "mlp": []}, LAYERS, 538_000_000, "plain-bfloat16", "greedy", 1, {"--drop": 12},
+        128, (Window(text, 0, 2.5), Window(text, 128, 2.7)), tuple(steps), ENVIRONMENT,
     )  # fmt: skip

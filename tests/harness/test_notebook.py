@@ -14,6 +14,7 @@ from harness.errors import CannotRun
 from harness.reporting.notebook import NotebookRecord
 from harness.reporting.report import Report
 from tests.harness.bench.records import benchmark_of, benchmarks, seconds
+from tests.harness.pages import search_of
 from tests.harness.reports import FAULT, failed, passed, report_of, reports, skipped
 from tests.harness.scan.test_record import scan_of
 
@@ -30,10 +31,13 @@ BENCHMARK = benchmark_of(
     base=SCRIPT,
 )
 SCAN = scan_of((1.0, 1.5), (-0.1, 0.2), (None, 1.0))
+SEARCH = search_of()
 RECORDS: list[NotebookRecord] = [
     REPORT,
     BENCHMARK,
     SCAN,
+    SEARCH,
+    search_of(SCRIPT, SCRIPT),
     replace(SCAN, metrics=("angular",), checkpoint=SCRIPT, plan={SCRIPT: [0]}),
     scan_of(*[(float(index),) for index in range(100)]),
     report_of(checkpoint=SCRIPT, base=None, findings=(SCRIPT,)),
@@ -109,6 +113,17 @@ def test_a_scan_at_the_prompt() -> None:
     ]
 
 
+def test_a_search_at_the_prompt() -> None:
+    """A search shows what was asked for, what was chosen, and what it costs."""
+    assert repr(SEARCH).splitlines()[:4] == [
+        "Search: self_attn 5-6,8-10,12-14,16, mlp 7,11,15",
+        "  checkpoint       /models/base",
+        "  already pruned   self_attn 3",
+        "  asked for        --drop 12, greedy",
+    ]
+    assert repr(SEARCH).splitlines()[-1] == "  rise             0.504 (0.432 to 0.576) nats per token"
+
+
 def is_obeyed(character: str) -> bool:
     """Whether a terminal or a browser may do something else with a character than show it."""
     return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
@@ -182,6 +197,17 @@ def test_a_frame_of_a_scan() -> None:
 
 
 @pytest.mark.newest
+def test_a_frame_of_a_search() -> None:
+    """A search becomes a frame of one row per step."""
+    pytest.importorskip("pandas", reason="pandas is not installed: pip install 'prunecheck[notebook]'")
+    frame = SEARCH.to_frame()
+    assert list(frame["step"]) == list(range(1, 13))
+    assert list(frame["removed"][:2]) == ["self_attn 5", "self_attn 6"]
+    assert frame["kept_bytes"][0] == 533_000_000
+    assert frame["rise_mean"][0] == pytest.approx(0.0035)
+
+
+@pytest.mark.newest
 @given(reports() | benchmarks)
 def test_any_record_becomes_a_frame(record: Report | Benchmark) -> None:
     """Whatever a record holds, its frame has its rows."""
@@ -189,7 +215,7 @@ def test_any_record_becomes_a_frame(record: Report | Benchmark) -> None:
     assert len(record.to_frame()) == len(record.rows())
 
 
-@pytest.mark.parametrize("record", [REPORT, BENCHMARK, SCAN], ids=["report", "benchmark", "scan"])
+@pytest.mark.parametrize("record", [REPORT, BENCHMARK, SCAN, SEARCH], ids=["report", "benchmark", "scan", "search"])
 def test_without_pandas(record: NotebookRecord, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where pandas is absent, a frame is refused in one line that names the remedy; all else works."""
     monkeypatch.setitem(sys.modules, "pandas", None)

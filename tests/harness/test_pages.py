@@ -15,6 +15,7 @@ from harness.reporting.page import plan_strip
 from harness.reporting.report import Report
 from harness.reporting.report_page import report_page
 from harness.scan.page import scan_page
+from harness.search.page import search_page
 from tests.harness.bench.records import benchmark_of, benchmarks, seconds, size
 from tests.harness.pages import (
     HOSTILE,
@@ -23,6 +24,7 @@ from tests.harness.pages import (
     hostile_report,
     logits,
     scan_of,
+    search_of,
     sound_report,
     undecided_report,
 )
@@ -130,7 +132,8 @@ def test_strangers_text_is_text() -> None:
         size(HOSTILE, 1000, 800), checkpoint=HOSTILE, base=HOSTILE,
         modes=(ModeRecord(HOSTILE, HOSTILE), ModeRecord(HOSTILE, None, (size(HOSTILE, 2, 1),), (HOSTILE,))),
     )  # fmt: skip
-    for source in (benchmark_page(hostile), scan_page(scan_of(HOSTILE, HOSTILE))):
+    pages = (benchmark_page(hostile), scan_page(scan_of(HOSTILE, HOSTILE)), search_page(search_of(HOSTILE, HOSTILE)))
+    for source in pages:
         assert is_harmless(page := Page(source))
         assert shown in page.text
 
@@ -183,11 +186,30 @@ def test_scan() -> None:
     assert page.tags.count("img") == 3
 
 
+def test_search() -> None:
+    """A search's page says first what was asked for and chosen, then shows all that is gone, and every step."""
+    page = Page(search_page(search_of()))
+    order = (
+        "--drop 12, greedy", "self_attn 5-6,8-10,12-14,16, mlp 7,11,15 (12 sub-layers)", "478,000,000 of 538,000,000",
+        "Pruned: self_attn 3,5-6,8-10,12-14,16, mlp 7,11,15", "What the bytes that go cost",
+        "At the end 88.8% of the", "self_attn 5 99.1% 0.0035 (0.003 to 0.004)", "self_attn 16 88.8% ",
+        "on other text it costs more",
+    )  # fmt: skip
+    places = [page.text.index(words) for words in order]
+    assert places == sorted(places)
+    assert page.tags.count("img") == 1
+
+
 def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without matplotlib the page is there, in words, and says what a picture needs."""
     monkeypatch.setattr(pictures, "find_spec", lambda name: None)
     benchmark = benchmark_of(size("resident weights", 2, 1))
-    for source in (report_page(faulty_report()), benchmark_page(benchmark), scan_page(scan_of())):
+    for source in (
+        report_page(faulty_report()),
+        benchmark_page(benchmark),
+        scan_page(scan_of()),
+        search_page(search_of()),
+    ):
         page = Page(source)
         assert "The picture needs matplotlib, which is not installed: pip install 'prunecheck[plot]'" in page.text
         assert "img" not in page.tags

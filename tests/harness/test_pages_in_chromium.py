@@ -11,6 +11,7 @@ import pytest
 from harness.bench.page import benchmark_page
 from harness.reporting.report_page import report_page
 from harness.scan.page import scan_page
+from harness.search.page import search_page
 from tests.harness.bench.records import benchmark_of, seconds, size
 from tests.harness.browser import (
     artifacts,
@@ -24,7 +25,7 @@ from tests.harness.browser import (
     screenshot,
     told,
 )
-from tests.harness.pages import faulty_report, hostile_report, scan_of, sound_report, undecided_report
+from tests.harness.pages import faulty_report, hostile_report, scan_of, search_of, sound_report, undecided_report
 
 PHONE, DESK, PAPER = 390, 1200, 718  # pixels; the last is A4 less its margins, at 96 dots per inch
 
@@ -34,6 +35,7 @@ PAGES = {
     "undecided": lambda: report_page(undecided_report()),
     "hostile": lambda: report_page(hostile_report()),
     "scan": lambda: scan_page(scan_of()),
+    "plan": lambda: search_page(search_of()),
     "benchmark": lambda: benchmark_page(
         benchmark_of(
             size("resident weights", 2_000_000, 1_600_000),

@@ -128,6 +128,23 @@ def test_quality(costs: dict[PrunePlan, int | None], rise: int, method: str) -> 
         assert all(cost is None or cost - 10 > rise for cost in further)
 
 
+@given(st.integers(1, 20), st.integers(1, 20))
+def test_one_shot_does_not_see_what_greedy_sees(each: int, other: int) -> None:
+    """Of two that stand in for one another one-shot removes both, greedy and beam the one and what costs more."""
+    first, second, third = SUBLAYERS[0], SUBLAYERS[2], SUBLAYERS[3]
+    alone = {first: each, second: each, third: each + other}
+
+    def cost(plan: PrunePlan) -> int:
+        gone = [least for least in SUBLAYERS if (least - plan).is_empty]
+        both = first in gone and second in gone
+        return 10 + (1000 if both else 0) + sum(alone.get(least, 1000) for least in gone)
+
+    costs: dict[PrunePlan, int | None] = {plan: cost(plan) for plan in EVERY}
+    assert searched(costs, Budget(drop=2), "one-shot")[-1] == first | second
+    assert searched(costs, Budget(drop=2), "greedy")[-1] == first | third
+    assert searched(costs, Budget(drop=2), "beam", 2)[-1] == first | third
+
+
 def test_means() -> None:
     """A plan with one window that is not finite is worse than all others."""
     assert mean((1.0, 2.0)) == 1.5
