@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from .checks.check import Check, FaultFound, NotChecked
 from .loading_modes import LoadingMode
 from .memory import available_bytes, too_large
 from .reporting.report import CheckRecord, FoundFault, Outcome
+from .scratch import scratch_folder
 from .session import Session, first_line
 from .subject import Subject
 
@@ -43,7 +43,7 @@ def run_checks(
     faults: dict[str, tuple[FoundFault, ...]] = {}
     session: Session | None = None
     with ExitStack() as stack:
-        scratch = Path(stack.enter_context(TemporaryDirectory(prefix="prunecheck-")))
+        scratch = stack.enter_context(scratch_folder())
         for number, check in enumerate(chosen):
             if progress is not None:
                 progress(number, len(chosen), check.name)

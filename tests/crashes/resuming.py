@@ -26,6 +26,7 @@ class Resumed:
         options: All but the text and the directory to write.
         files: The files of JSON that it writes at its end.
         killing: What runs it.
+        temporary: Its directory for temporary files.
     """
 
     folder: Path
@@ -33,6 +34,7 @@ class Resumed:
     options: tuple[object, ...]
     files: tuple[str, ...]
     killing: Killer
+    temporary: Path
 
     def line(self, out: Path, *others: object) -> list[object]:
         """Return the command line that writes `out`; with other options where some are given."""
@@ -58,6 +60,8 @@ class Resumed:
         assert again.code == 0, again
         assert self.results(out) == whole
         assert not [name for name in os.listdir(out) if name.startswith(".")]
+        # A folder whose lock file was not made yet cannot be told from a stranger's, and is empty.
+        assert not [path for path in self.temporary.rglob("*") if path.is_file() or path.parent != self.temporary]
 
     def kill_at_moments(self, folder: Path, kind: signal.Signals, count: int) -> None:
         """Kill it at `count` moments of its whole length, and judge each."""
@@ -90,8 +94,10 @@ def resumed(
     folder: Path, command: str, options: Sequence[object], files: Sequence[str], out: Path
 ) -> Iterator[Resumed]:
     """Yield a command, run once into `out`, so that all is imported that it needs."""
-    with killer(*map(str, command_line(folder, command, out, options))) as killing:
-        yield Resumed(folder, command, tuple(options), tuple(files), killing)
+    temporary = out.parent / "temporary"
+    temporary.mkdir()
+    with killer(*map(str, command_line(folder, command, out, options)), TMPDIR=str(temporary)) as killing:
+        yield Resumed(folder, command, tuple(options), tuple(files), killing, temporary)
 
 
 def command_line(folder: Path, command: str, out: Path, options: Sequence[object]) -> list[object]:

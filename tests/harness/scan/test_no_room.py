@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def results(out: Path, command: str) -> dict[str, Any]:
-    """Return what is there of a command's files, without what it ran on; raises ValueError for one that is not whole."""
+    """Return what is there of a command's files, without what it ran on; ValueError for one that is not whole."""
     found = {name: json.loads((out / name).read_text()) for name in FILES[command] if (out / name).exists()}
     for content in found.values():
         content.pop("environment", None)
