@@ -12,6 +12,7 @@ from typing import Any
 from .checks.check import Check, FaultFound, NotChecked
 from .loading_modes import LoadingMode
 from .memory import available_bytes, too_large
+from .panics import panics_as_errors
 from .reporting.report import CheckRecord, FoundFault, Outcome
 from .scratch import scratch_folder
 from .session import Session, first_line
@@ -81,7 +82,8 @@ def run_check(check: Check, target: Any) -> tuple[CheckRecord, tuple[FoundFault,
     reason: str | None = None
     numbers: dict[str, float] = {}
     try:
-        numbers = dict(check.run(target) or {})
+        with panics_as_errors():
+            numbers = dict(check.run(target) or {})
     except NotChecked as error:
         outcome, reason = "skipped", str(error)
     except FaultFound as error:
