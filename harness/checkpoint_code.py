@@ -44,15 +44,25 @@ def read_code(root: Path, config: Mapping[str, Any]) -> CheckpointCode:
     return CheckpointCode(auto_map=auto_map, checksums=checksums, released=_released(auto_map, checksums))
 
 
-def differs_from_manifest(code: CheckpointCode, manifest: Mapping[str, Any] | None) -> str | None:
-    """Say which Python files are not those whose checksums pruning.json has; None where all are, or are a release's."""
+def differences_from_manifest(code: CheckpointCode, manifest: Mapping[str, Any] | None) -> list[str]:
+    """Say which Python files are not those whose checksums pruning.json has, and which it does not name.
+
+    Those of a release are ours, whatever it says of them; what lies beside them is not.
+    """
     named = (manifest or {}).get("code")
-    if code.released is not None or not isinstance(named, dict):
-        return None
-    changed = sorted(name for name, checksum in code.checksums.items() if named.get(name, checksum) != checksum)
-    if not changed:
-        return None
-    return f"{', '.join(changed)} is not the file that pruning.json names: it was changed"
+    if not isinstance(named, dict):
+        return []
+    ours = released_code()[code.released] if code.released is not None else {}
+    others = {name: checksum for name, checksum in sorted(code.checksums.items()) if name not in ours}
+    changed = [name for name, checksum in others.items() if named.get(name, checksum) != checksum]
+    added = [name for name in others if name not in named]
+    found = []
+    if changed:
+        found.append(f"{', '.join(changed)} is not the file that pruning.json names: it was changed")
+    if added:
+        are, they = ("is", "it was") if len(added) == 1 else ("are", "they were")
+        found.append(f"{', '.join(added)} {are} not among the files that pruning.json names: {they} added")
+    return found
 
 
 def cannot_be_imported() -> str | None:

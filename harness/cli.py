@@ -1,7 +1,6 @@
 """The command `prunecheck`. Exit codes: 0 sound or done, 1 fault found, 2 could not run."""
 
 import json
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -15,6 +14,7 @@ from .bench.command import bench
 from .errors import CannotRun
 from .scan.command import scan
 from .search.command import plan as search_plan
+from .signals import ended_by, exit_at_signals
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -31,13 +31,14 @@ PlanFile = Annotated[
 
 def main() -> NoReturn:
     """Run the command line; a user's mistake becomes one line on stderr and exit code 2."""
-    # What was begun is undone on the way out, wherever that leads; the codes are a shell's, none of ours among them.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        if signal.getsignal(number) != signal.SIG_IGN:  # as a job in the background has it
-            signal.signal(number, lambda received, _: sys.exit(128 + received))
+    exit_at_signals()
     try:
         app()
-    except (PruningError, CannotRun) as error:
+    except Exception as error:
+        if (ended := ended_by(error)) is not None:
+            sys.exit(ended.code)
+        if not isinstance(error, PruningError | CannotRun):
+            raise
         from .reporting.terminal import visible  # names from strangers may hold what a terminal obeys
 
         print(f"prunecheck: {visible(str(error))}", file=sys.stderr)

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import torch
@@ -25,6 +24,7 @@ from .quiet import quiet_libraries
 from .real_checkpoint import real_checkpoint_path
 from .references import identity_reference, reference_logits, zero_weight_reference
 from .resident import resident_weight_bytes
+from .scratch import scratch_folder
 from .stored_bytes import differing_tensor
 from .tolerances import tolerance
 
@@ -102,8 +102,8 @@ def run_demo(plan: PrunePlan, step: Callable[[str], None]) -> DemoReport:
     step("fetching the real checkpoint")
     base = real_checkpoint_path(progress=step)
     prompt = bundled_prompts()[0]
-    with TemporaryDirectory(prefix="prunecheck-") as scratch, quiet_libraries():
-        pruned = Path(scratch) / "pruned"
+    with scratch_folder() as scratch, quiet_libraries():
+        pruned = scratch / "pruned"
         step("pruning")
         result = prune_checkpoint(base, pruned, plan)
         step("comparing every stored byte")
@@ -138,10 +138,10 @@ def _mode_row(
 ) -> DemoRow:
     if mode.missing:
         return DemoRow(mode=mode.name, outcome="skipped", reason=mode.missing)
-    with TemporaryDirectory(prefix="prunecheck-offload-") as folder:
+    with scratch_folder() as folder:
         started = time.perf_counter()
         try:
-            model = load_pruned(pruned, **mode.arguments(_layers(base), plan, Path(folder)))
+            model = load_pruned(pruned, **mode.arguments(_layers(base), plan, folder))
         except CheckpointError as error:
             return DemoRow(mode=mode.name, outcome="faulty", reason=str(error))
         seconds = time.perf_counter() - started
@@ -150,7 +150,7 @@ def _mode_row(
         logits = reference_logits(model, answer.tokens)
         del model
         gc.collect()
-        expected_answer, expected = _reference_logits(mode, base, plan, input_ids, answer.tokens, Path(folder))
+        expected_answer, expected = _reference_logits(mode, base, plan, input_ids, answer.tokens, folder)
         differences = [(logits - expected).abs().max(), _cached_difference(answer, expected_answer)]
         if mode.name == "plain-float32":
             differences.append((logits - _zero_weight_logits(mode, base, plan, answer.tokens)).abs().max())

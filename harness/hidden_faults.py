@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from .batches import BATCHES
@@ -17,6 +15,7 @@ from .memory import available_bytes, too_large
 from .repair import repaired
 from .reporting.report import FoundFault
 from .runner import Judged, new_session, run_checks
+from .scratch import scratch_folder
 from .subject import Subject
 
 _OF_WHAT_IS_PRUNED: Final = frozenset({"residual", "gate", "plan"})
@@ -68,8 +67,8 @@ def faults_of_the_layers(
     mode = LoadingMode("plain", "float32") if model is None else mode_of(model)
     if mode.is_quantised or mode.is_offloaded or not (own_code or model is not None):
         return ()
-    with TemporaryDirectory(prefix="prunecheck-") as scratch:
-        session = new_session(subject, mode, Path(scratch), model, memory)
+    with scratch_folder() as scratch:
+        session = new_session(subject, mode, scratch, model, memory)
         try:
             wrong = computing_otherwise(session, BATCHES["random"](session))
         except Exception:  # whatever a checkpoint's code raises, which the checks tell

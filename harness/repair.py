@@ -10,14 +10,13 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from pruning import PruningError, prune_checkpoint
 from pruning.families import FAMILIES
 
 from .checks.config import computing_entries
+from .scratch import scratch_folder
 from .stored import CONFIG_FILE
 from .subject import Subject, read_subject
 
@@ -32,8 +31,8 @@ def repaired(subject: Subject) -> Iterator[Subject | None]:
     if subject.base is None or not subject.code.is_own or subject.code.released or not subject.may_run():
         yield None
         return
-    with TemporaryDirectory(prefix="prunecheck-") as scratch:
-        directory = Path(scratch) / "repaired"
+    with scratch_folder() as scratch:
+        directory = scratch / "repaired"
         try:
             # Links would do for the weights, but transformers must find files as it would find the checkpoint's.
             prune_checkpoint(subject.base.root, directory, subject.plan, sync=False, checksum=False)

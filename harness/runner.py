@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from .checks.check import Check, FaultFound, NotChecked
 from .loading_modes import LoadingMode
 from .memory import available_bytes, too_large
+from .panics import panics_as_errors
 from .reporting.report import CheckRecord, FoundFault, Outcome
+from .scratch import scratch_folder
 from .session import Session, first_line
 from .subject import Subject
 
@@ -43,7 +44,7 @@ def run_checks(
     faults: dict[str, tuple[FoundFault, ...]] = {}
     session: Session | None = None
     with ExitStack() as stack:
-        scratch = Path(stack.enter_context(TemporaryDirectory(prefix="prunecheck-")))
+        scratch = stack.enter_context(scratch_folder())
         for number, check in enumerate(chosen):
             if progress is not None:
                 progress(number, len(chosen), check.name)
@@ -81,7 +82,8 @@ def run_check(check: Check, target: Any) -> tuple[CheckRecord, tuple[FoundFault,
     reason: str | None = None
     numbers: dict[str, float] = {}
     try:
-        numbers = dict(check.run(target) or {})
+        with panics_as_errors():
+            numbers = dict(check.run(target) or {})
     except NotChecked as error:
         outcome, reason = "skipped", str(error)
     except FaultFound as error:

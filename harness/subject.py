@@ -15,7 +15,7 @@ from pruning.plan import SUBLAYERS
 from pruning.source import find_checkpoint
 from pruning.state_dict import sublayer_of
 
-from .checkpoint_code import CheckpointCode, differs_from_manifest, read_code
+from .checkpoint_code import CheckpointCode, differences_from_manifest, read_code
 from .errors import CannotRun
 from .stock import stock_config, stock_config_object, stock_shapes
 from .stored import StoredCheckpoint, read_stored
@@ -145,7 +145,6 @@ def read_subject(
     config_error, declared = _declared_plan(stored.config)
     chosen, source = _meant_plan(plan, manifest, declared, stored, base_stored)
     code = read_code(stored.root, stored.config or {})
-    difference = differs_from_manifest(code, manifest)
     return Subject(
         stored=stored,
         base=base_stored,
@@ -156,7 +155,7 @@ def read_subject(
         manifest=manifest,
         code=code,
         trusted=trust_remote_code,
-        findings=[] if difference is None else [difference],
+        findings=differences_from_manifest(code, manifest),
     )
 
 

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .chat_templates import rendered
 from .generation import generate_of_class, neutral_generation
+from .panics import panics_as_errors
 from .references import reference_logits
 
 _SPECIAL_IDS: Final = ("eos_token_id", "pad_token_id", "bos_token_id")
@@ -165,6 +166,11 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase | None, text: str) -> list[
     """Return the token ids of `text`, as a chat's first message where the tokenizer has a template."""
     if tokenizer is None:
         raise ValueError(f"prompts must be token ids where there is no tokenizer, but got {text!r}")
+    with panics_as_errors():
+        return _prompt_ids(tokenizer, text)
+
+
+def _prompt_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     if tokenizer.chat_template:
         messages = [{"role": "user", "content": text}]
         text = rendered(tokenizer, messages, add_generation_prompt=True)

@@ -15,4 +15,4 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 # Golden values are of the bundled checkpoint, whatever whoever runs the tests has set for the demo.
 os.environ.pop("PRUNECHECK_CHECKPOINT", None)
 
-pytest_plugins = ["pytester"]
+pytest_plugins = ["pytester", "tests.file_systems"]

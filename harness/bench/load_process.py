@@ -16,7 +16,6 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final, Literal
 
 import psutil
@@ -28,6 +27,7 @@ from harness.errors import CannotRun
 from harness.forward import uncached_logits, unpadded
 from harness.loading_modes import LoadingMode
 from harness.quiet import quiet_libraries
+from harness.scratch import scratch_folder
 from harness.session import Session, first_line
 from harness.subject import Subject
 
@@ -184,9 +184,9 @@ def _memory(process: psutil.Process) -> Peak:
 
 def _load(order: _Order, connection: Connection) -> None:
     """Load once, and say how long it took after each phase; a string says why it failed."""
-    with TemporaryDirectory(prefix="prunecheck-") as scratch:
+    with scratch_folder() as scratch:
         try:
-            _measured_load(order, connection, Path(scratch))
+            _measured_load(order, connection, scratch)
         except Exception as error:  # whatever a checkpoint's code raises
             connection.send(first_line(error))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 
@@ -16,6 +15,7 @@ from harness.memory import available_bytes, too_large
 from harness.quiet import quiet_libraries
 from harness.reporting.environment import environment
 from harness.runner import new_session
+from harness.scratch import scratch_folder
 from harness.session import first_line
 from harness.stock import stock_config_object
 from harness.subject import Subject, read_subject
@@ -82,10 +82,10 @@ def benchmark_checkpoint(
     with (
         quiet_libraries(),
         closing(FreshLoads()) as loads,
-        TemporaryDirectory(prefix="prunecheck-") as scratch,
+        scratch_folder() as scratch,
     ):
         clock_tick(torch.device("cpu"))  # the first one starts threads
-        records = tuple(_mode_record(subject, mode, workload, loads, Path(scratch), clock, steps) for mode in chosen)
+        records = tuple(_mode_record(subject, mode, workload, loads, scratch, clock, steps) for mode in chosen)
     options = {
         "device_map": list(device_map), "dtype": list(dtype), "quantisation": list(quantisation),
         "prompt_tokens": list(prompt_tokens), "new_tokens": new_tokens, "batch": list(batch), "repeats": repeats,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 
 from harness.batches import BATCHES
 from harness.forward import uncached_logits
+from harness.scratch import scratch_folder
 from harness.session import Session, first_line
 from harness.stored import HEAD, StoredCheckpoint, read_stored, tensors_file_by_file
 from harness.subject import Subject, is_under
@@ -101,9 +101,9 @@ def prune_again(subject: Subject) -> Numbers:
     if (subject.stored.config or {}).get("model_type") not in {family.pruned_model_type for family in FAMILIES}:
         raise NotChecked("the checkpoint was not written by prunecheck: pruning it further is not promised")
     more = _one_more(subject)
-    with TemporaryDirectory(prefix="prunecheck-") as scratch:
-        _require_room(Path(scratch), subject.stored.bytes)
-        destination = Path(scratch) / "pruned-again"
+    with scratch_folder() as scratch:
+        _require_room(scratch, subject.stored.bytes)
+        destination = scratch / "pruned-again"
         try:
             prune_checkpoint(subject.root, destination, subject.plan | more, sync=False, checksum=False)
             reason = _differing(read_stored(destination), subject, more)

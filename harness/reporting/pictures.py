@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from harness.errors import CannotRun
+from .report import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,10 +57,10 @@ def drawing() -> Iterator[None]:
 
 def save(figure: Figure, path: Path) -> None:
     """Write a figure into a PNG or SVG file, by its suffix; raises CannotRun if that cannot be done."""
-    try:
-        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix.lower() == ".svg" else {})
-    except OSError as error:
-        raise CannotRun(f"{path} cannot be written: {error.strerror}") from None
+    kind = path.suffix.lower().removeprefix(".")
+    file = io.BytesIO()
+    figure.savefig(file, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else {})
+    write_bytes(path, file.getvalue())  # the old picture or the new one
 
 
 def _svg(figure: Figure) -> str:

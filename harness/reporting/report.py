@@ -184,6 +184,11 @@ def read_record(path: Path, what: str = "record") -> Any:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a report's file, as `write_bytes` does."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
     """Write a report's file; raises CannotRun, in one line, if that cannot be done.
 
     A file is the old or the new one, whatever happens; what is none, such as a pipe, is written to.
@@ -192,7 +197,7 @@ def write_text(path: Path, text: str) -> None:
     is_file = place.is_file() or not (place.exists() or place.is_symlink())
     new = place.with_name(f".{place.name}.prunecheck-new") if is_file else place
     try:
-        new.write_text(text, encoding="utf-8")
+        new.write_bytes(content)
         if new != place:
             new.replace(place)
     except OSError as error:

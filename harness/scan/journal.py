@@ -75,11 +75,15 @@ def opened(
 
 def _write_header(directory: Path, header: Mapping[str, Any]) -> None:
     new = directory / _NEW_FILE
-    with new.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(header) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    new.rename(directory / JOURNAL_FILE)
+    try:
+        with new.open("w", encoding="utf-8") as file:
+            file.write(json.dumps(header) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        new.rename(directory / JOURNAL_FILE)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
     sync_directory(directory)
 
 

@@ -12,6 +12,7 @@ from transformers import AutoTokenizer
 from harness.errors import CannotRun
 from harness.loading_modes import LoadingMode
 from harness.memory import available_bytes, model_bytes
+from harness.panics import panics_as_errors
 from harness.references import load_stock
 from harness.session import first_line, has_tokenizer, no_custom_generate
 from harness.stock import stock_config, stock_config_object
@@ -68,7 +69,8 @@ def load_tokenizer(source: Source) -> Any:
         raise CannotRun(f"{source.root} has no tokenizer: put the files of the model's own beside its weights")
     try:
         config = stock_config_object(stock_config(source.config | {"model_type": source.family.model_type}))
-        return AutoTokenizer.from_pretrained(source.root, config=config, trust_remote_code=False)
+        with panics_as_errors():
+            return AutoTokenizer.from_pretrained(source.root, config=config, trust_remote_code=False)
     except Exception as error:  # of many kinds, by version and by what is missing
         raise CannotRun(f"{source.root} has no tokenizer that loads: {first_line(error)}") from None
 

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import torch
@@ -17,6 +16,7 @@ from harness.errors import CannotRun
 from harness.quiet import quiet_libraries
 from harness.reporting.environment import environment
 from harness.reporting.report import write_text
+from harness.scratch import remove_abandoned, scratch_folder
 from harness.subject import read_subject
 from pruning import PrunePlan
 from pruning.plan import SUBLAYERS, layer_count
@@ -72,6 +72,7 @@ def scan_checkpoint(
     if not chosen or set(metrics) - METRICS.keys():
         raise CannotRun(f"metrics {', '.join(metrics)} are not all known: choose among {', '.join(METRICS)}")
     given = read_texts(texts) if texts else bundled_texts()
+    remove_abandoned()
     root = find_checkpoint(source)
     stored = read_subject(root)
     checkpoint = read_source(root)
@@ -140,8 +141,8 @@ def _measure_the_rest(
                 progress(done, total, "loading" if model is None else windows.places[done][0])
             if model is None:
                 stack.enter_context(quiet_libraries())
-                folder = stack.enter_context(TemporaryDirectory(prefix="prunecheck-"))
-                model = load_model(source, mode, Path(folder))
+                folder = stack.enter_context(scratch_folder())
+                model = load_model(source, mode, folder)
                 continue
             ids = windows.ids[done : done + journal.header["windows_at_once"]]
             share_done = (

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from harness.errors import CannotRun
+from harness.panics import Panicked, panics_as_errors
 
 WINDOW: Final = 128
 """Tokens in a window, or fewer if fewer are asked for."""
@@ -65,7 +66,12 @@ def cut(texts: Mapping[str, str], tokenizer: Any, tokens: int, vocabulary_size: 
     Raises CannotRun if no text fills a window, or the tokenizer gives tokens beyond the vocabulary.
     """
     window = min(WINDOW, tokens)
-    encoded = {name: list(tokenizer(text, add_special_tokens=False)["input_ids"]) for name, text in texts.items()}
+    try:
+        with panics_as_errors():
+            read = {name: tokenizer(text, add_special_tokens=False)["input_ids"] for name, text in texts.items()}
+    except Panicked as error:
+        raise CannotRun(f"the tokenizer cannot read the text, its library panics: {error}") from None
+    encoded = {name: list(ids) for name, ids in read.items()}
     largest = max((max(ids, default=0) for ids in encoded.values()), default=0)
     if largest >= vocabulary_size:
         raise CannotRun(f"the tokenizer gives the token {largest}, but the model's vocabulary has {vocabulary_size}")

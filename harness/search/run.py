@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from torch import Tensor
@@ -22,6 +21,7 @@ from harness.scan.journal import Journal, opened
 from harness.scan.loading import choose_mode, load_model, load_tokenizer, weights_digest
 from harness.scan.record import Window
 from harness.scan.text import Windows, bundled_texts, cut, read_texts
+from harness.scratch import remove_abandoned, scratch_folder
 from harness.subject import read_subject
 from pruning import PrunePlan
 from pruning.plan import SUBLAYERS, layer_count
@@ -82,6 +82,7 @@ def search_plan(
         raise CannotRun(f"give one of --drop, --keep-bytes and --max-nll-rise, not {' and '.join(asked) or 'none'}")
     if method not in METHODS:
         raise CannotRun(f"--method {method} is unknown: choose among {', '.join(METHODS)}")
+    remove_abandoned()
     root = find_checkpoint(source)
     stored, checkpoint = read_subject(root), read_source(root)
     sublayers = _sublayers(checkpoint)
@@ -218,8 +219,8 @@ class _Evaluations:
         self._show(0.0)
         if self._evaluator is None:
             self._stack.enter_context(quiet_libraries())
-            folder = self._stack.enter_context(TemporaryDirectory(prefix="prunecheck-"))
-            model = load_model(self._source, self._mode, Path(folder))
+            folder = self._stack.enter_context(scratch_folder())
+            model = load_model(self._source, self._mode, folder)
             self._evaluator = Evaluator(model, self._ids, predictions=("nll",), share_done=self._show)
         evaluator = self._evaluator
         of_plans = {} if list(plans) == [removed] else evaluator.without(list(plans), removed)

@@ -51,12 +51,14 @@ class Killer:
 
 
 @contextmanager
-def killer(*arguments: str) -> Iterator[Killer]:
+def killer(*arguments: str, **environment: str) -> Iterator[Killer]:
     """Yield a Killer whose process has run this command line, which may fail, and so imported what it needs."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.crashes.process", *arguments],
         cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},  # a fork has none of the threads that were there before it
+        env=os.environ
+        | {"OMP_NUM_THREADS": "1"}
+        | environment,  # a fork has none of the threads that were there before it
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -3,6 +3,7 @@
 A fork, since what is killed shall be the command's work, not its imports, and a thousand shall not take long.
 """
 
+import builtins
 import contextlib
 import io
 import json
@@ -79,7 +80,10 @@ def _run(request: dict[str, Any], output: int) -> None:
 
 
 def _kill_before_call(number: int, kind: int, folder: str) -> None:
-    """Have this process killed when it is about to make the n-th call, from 0, that changes something in a folder."""
+    """Have this process killed when it is about to make the n-th call, from 0, that changes something in a folder.
+
+    Behind each file that was opened to be written, too.
+    """
     left, lock = [number], threading.Lock()
 
     def step() -> None:
@@ -110,7 +114,17 @@ def _kill_before_call(number: int, kind: int, folder: str) -> None:
 
         return call
 
+    def opened(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            file = function(*arguments, **named)
+            if file.writable() and is_within(file.fileno()):
+                step()  # it is there, and empty: what Python's buffered files write afterwards is not seen
+            return file
+
+        return call
+
     sys.addaudithook(note)
+    builtins.open = io.open = opened(open)  # pathlib calls the one, all else the other
     for name in _WRITING:
         setattr(os, name, counted(getattr(os, name)))
 

@@ -11,7 +11,7 @@ from harness import cli
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
     """Run `prunecheck` in this process and return its exit code."""
     monkeypatch.setattr(sys, "argv", ["prunecheck", *map(str, arguments)])
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)  # the handler would outlive the test
+    monkeypatch.setattr(cli, "exit_at_signals", lambda: None)  # the handlers would outlive the test
     with pytest.raises(SystemExit) as caught:
         cli.main()
     assert isinstance(caught.value.code, int)

@@ -4,7 +4,6 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,34 +12,12 @@ import pruning
 from harness.errors import CannotRun
 from harness.reporting.report import write_text
 from pruning import DestinationError, PrunePlan, prune_checkpoint
+from tests.file_systems import Mount, mount_read_only
 from tests.harness.command_line import run
 from tests.unit.checkpoints import exactly, keys_of_model, read_files, run_python, write_checkpoint, write_weights
 
 PLAN = PrunePlan(mlp=(0,))
 SMALL = 2 * 2**20
-
-Mount = Callable[..., Path]
-
-
-@pytest.fixture
-def mount(tmp_path: Path) -> Iterator[Mount]:
-    """Return a function that mounts at a new directory, given mount's own options; all is unmounted at the end."""
-    mounted: list[Path] = []
-
-    def do(*options: object) -> Path:
-        place = tmp_path / f"mounted-{len(mounted)}"
-        place.mkdir()
-        process = subprocess.run(["mount", *map(str, options), str(place)], capture_output=True, text=True, check=False)
-        if process.returncode:
-            pytest.skip(f"no file system can be mounted here: {process.stderr.strip()}")
-        mounted.append(place)
-        return place
-
-    if os.geteuid():
-        pytest.skip("only root may mount a file system")
-    yield do
-    for place in reversed(mounted):
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 @pytest.fixture
@@ -121,9 +98,7 @@ def test_a_limit_of_file_sizes(large: Path, tmp_path: Path, options: list[str]) 
 def test_a_directory_that_is_read_only(mount: Mount, tmp_path: Path) -> None:
     """A destination on a read-only file system is refused in one line; a source on one is read."""
     source = write_checkpoint(tmp_path / "all" / "source")
-    read_only = mount("--bind", "-o", "ro", tmp_path / "all")
-    if os.access(read_only, os.W_OK):
-        subprocess.run(["mount", "-o", "remount,bind,ro", str(read_only)], check=True)
+    read_only = mount_read_only(mount, tmp_path / "all")
     with pytest.raises(DestinationError, match=r"/out cannot be written: Read-only file system$"):
         prune_checkpoint(source, read_only / "out", PLAN)
     with pytest.raises(CannotRun, match=r"/report\.json cannot be written: Read-only file system$"):

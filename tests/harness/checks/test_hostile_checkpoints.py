@@ -14,8 +14,9 @@ from harness.faults.checkpoint_files import copy_checkpoint, edit_config, edit_j
 from harness.reporting.junit import junit_xml
 from harness.reporting.report import Report
 from harness.reporting.report_view import print_report
+from harness.scan.run import scan_checkpoint
 from harness.text_files import read_json
-from tests.harness.checks.cases import Case, judge, told
+from tests.harness.checks.cases import PLAIN, Case, judge, record, told
 from tests.unit.checkpoints import exactly, raw_shard
 
 pytestmark = pytest.mark.newest
@@ -190,6 +191,36 @@ def test_a_chat_template_without_end(
     else:
         assert report.faults[0].family == "tokenizer"
         assert "TimeoutError: the chat template had not" in str(report.faults[0].evidence), report.faults[0].evidence
+
+
+# Tried in more ways than the library allows, from the first letter of any text.
+ENDLESS_SPLIT = {"type": "Split", "pattern": {"Regex": "(.|..)+$(?!$)"}, "behavior": "Isolated", "invert": False}
+
+
+@pytest.mark.parametrize("where", ["checkpoint", "both", "alone"])
+def test_a_regular_expression_without_end(
+    where: str, case: Callable[[str], Case], hostile: Path, tmp_path: Path
+) -> None:
+    """A tokenizer whose regular expression tries all ways is a fault where the base's is none; no check is lost."""
+    copy_checkpoint(case("tied").base, tmp_path / "base")
+    for root in [hostile, *([tmp_path / "base"] if where == "both" else [])]:
+        edit_json(root / "tokenizer.json", lambda content: content.update(pre_tokenizer=ENDLESS_SPLIT))
+    base = None if where == "alone" else tmp_path / "base"
+    report = judge(case("tied"), hostile, base=base, keyword="stored or load or text or natural", **PLAIN)
+    if where == "checkpoint":
+        assert report.faults[0].family == "tokenizer", told(report)
+        assert "the tokenizers library panics: Onig: " in str(report.faults[0].evidence), report.faults[0].evidence
+    else:
+        assert report.faults == (), told(report)
+    assert record(report, "plain-float32.load").outcome == "passed"
+
+
+def test_a_regular_expression_without_end_in_a_scan(case: Callable[[str], Case], tmp_path: Path) -> None:
+    """A scan with such a tokenizer is refused in one line."""
+    copy_checkpoint(case("tied").base, tmp_path / "base")
+    edit_json(tmp_path / "base" / "tokenizer.json", lambda content: content.update(pre_tokenizer=ENDLESS_SPLIT))
+    with pytest.raises(CannotRun, match=r"^the tokenizer cannot read the text, its library panics: Onig: [^\n]+$"):
+        scan_checkpoint(tmp_path / "base", out=tmp_path / "out")
 
 
 def test_json_that_is_no_file_says_so(tmp_path: Path) -> None:

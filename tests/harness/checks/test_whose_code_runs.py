@@ -66,26 +66,51 @@ def test_our_own_code_changed(case: Callable[[str], Case], tmp_path: Path) -> No
 
 @pytest.mark.newest
 @pytest.mark.parametrize("trusted", [True, False])
+@pytest.mark.parametrize("how", ["changed", "added"])
 def test_changed_code_is_told_before_it_runs(
+    how: str,
     trusted: bool,
     case: Callable[[str], Case],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """That a file differs from the manifest's is on stderr before any of it runs, and first in the report."""
-    copy_checkpoint(case("tied").sound, tmp_path / "told_first")
-    path = tmp_path / "told_first" / "hollow_modules.py"
-    path.write_text(f"{path.read_text()}\nimport sys\n\nprint('it runs', file=sys.stderr, flush=True)\n")
+    """That a file is not the manifest's, or not in it, is on stderr before any of it runs, and first in the report."""
+    checkpoint = tmp_path / f"told_first_{how}"
+    copy_checkpoint(case("tied").sound, checkpoint)
+    runs = "import sys\n\nprint('it runs', file=sys.stderr, flush=True)\n"
+    if how == "changed":
+        path = checkpoint / "hollow_modules.py"
+        path.write_text(f"{path.read_text()}\n{runs}")
+    else:
+        (checkpoint / "added.py").write_text(f"{runs}from .modeling_pruned_qwen3 import PrunedQwen3ForCausalLM\n")
+        name = "added.PrunedQwen3ForCausalLM"
+        edit_config(checkpoint, lambda config: config["auto_map"].update(AutoModelForCausalLM=name))
     options = ["--device-map", "plain", "--dtype", "float32", "--quantisation", "none", "-k", "load"]
     trust = ["--trust-remote-code"] if trusted else []
     report = tmp_path / "report.json"
-    assert run(monkeypatch, "check", path.parent, "--json", report, *options, *trust) == 2
-    told = "hollow_modules.py is not the file that pruning.json names: it was changed"
+    assert run(monkeypatch, "check", checkpoint, "--json", report, *options, *trust) in (1, 2)
+    told = {
+        "changed": "hollow_modules.py is not the file that pruning.json names: it was changed",
+        "added": "added.py is not among the files that pruning.json names: it was added",
+    }[how]
     error = capsys.readouterr().err
     assert error.startswith(f"prunecheck: {told}\n")
     assert ("it runs" in error) == trusted
     assert json.loads(report.read_text())["findings"][0] == told
+
+
+def test_code_beside_a_release(case: Callable[[str], Case], tmp_path: Path) -> None:
+    """Code that was put beside ours is told, also where ours is as it was, and in folders."""
+    checkpoint = tmp_path / "beside"
+    copy_checkpoint(case("tied").sound, checkpoint)
+    (checkpoint / "custom_generate").mkdir()
+    for name in ("custom_generate/generate.py", "tokenization.py"):
+        (checkpoint / name).write_text("")
+    report = judge(case("tied"), checkpoint, trust_remote_code=False, keyword="stored")
+    names = "custom_generate/generate.py, tokenization.py"
+    assert report.findings[0] == f"{names} are not among the files that pruning.json names: they were added"
+    assert judge(case("tied"), keyword="stored").findings == ()
 
 
 def test_no_place_for_code(case: Callable[[str], Case], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,19 +192,33 @@ def test_no_pickle_is_opened(weights: str, case: Callable[[str], Case], tmp_path
     assert not (tmp_path / "canary").exists()
 
 
-@pytest.mark.parametrize("auto_map", [["AutoConfig", "AutoModelForCausalLM"], "AutoConfig AutoModelForCausalLM"])
+@pytest.mark.parametrize("code", ["ours", "foreign", "tokenizer", "in a list", "in a text"])
 def test_nobody_is_asked(
-    auto_map: Any, case: Callable[[str], Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    code: str, case: Callable[[str], Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An auto_map in a form that transformers takes for code, and we do not, has nobody asked whether it may run."""
-    checkpoint = tmp_path / "asking"
-    copy_checkpoint(case("tied").sound, checkpoint)
-    edit_config(checkpoint, lambda config: config.update(auto_map=auto_map))
+    """Nobody is asked whether code may run: of whom it is decides, in whatever form transformers is told of it.
+
+    Where transformers is not told, it asks for ours, too, and waits for an answer. Forms of auto_map that are none
+    have it raise before it would (4.57.6 and 5.23.0, `configuration_auto.py`).
+    """
+    checkpoint = tmp_path / f"asking_{code.replace(' ', '_')}"
+    if code == "foreign":
+        foreign_checkpoint(case("tied").sound, checkpoint)
+    else:
+        copy_checkpoint(case("tied").sound, checkpoint)
+    names = ["AutoConfig", "AutoModelForCausalLM"]
+    if code == "in a list":
+        edit_config(checkpoint, lambda config: config.update(auto_map=names))
+    if code == "in a text":
+        edit_config(checkpoint, lambda config: config.update(auto_map=" ".join(names)))
+    if code == "tokenizer":
+        auto_map = {"AutoTokenizer": ["tokenization.Theirs", None]}
+        edit_json(checkpoint / "tokenizer_config.json", lambda content: content.update(auto_map=auto_map))
     asked: list[str] = []
     monkeypatch.setattr("builtins.input", lambda prompt="": asked.append(prompt) or "y")
-    report = judge(case("tied"), checkpoint, trust_remote_code=False, keyword="stored or load")
-    assert report.verdict == "faulty", told(report)
+    report = judge(case("tied"), checkpoint, trust_remote_code=False, keyword="stored or load or text")
     assert asked == []
+    assert (report.verdict == "faulty") == code.startswith("in a"), told(report)
 
 
 @pytest.mark.parametrize("trusted", [True, False])
