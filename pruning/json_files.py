@@ -29,15 +29,19 @@ def without_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def parse_json(data: bytes, parse_int: Callable[[str], Any] | None = None) -> Any:
-    """Parse JSON, integers by `parse_int`, as json.loads has it.
+def parse_json(
+    data: bytes,
+    parse_int: Callable[[str], Any] | None = None,
+    object_hook: Callable[[dict[str, Any]], Any] | None = None,
+) -> Any:
+    """Parse JSON, integers by `parse_int` and each object by `object_hook`, as json.loads has them.
 
     Raises ValueError, in one short line, if it is malformed, not UTF-8, or names a key twice.
     """
     try:
         text = data.decode("utf-8")
         del data  # a large file need not be in memory twice while it is parsed
-        return json.loads(text, object_pairs_hook=_without_duplicates, parse_int=parse_int or _integer)
+        return json.loads(text, object_pairs_hook=_objects(object_hook), parse_int=parse_int or _integer)
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 at byte {error.start}") from None
     except json.JSONDecodeError as error:
@@ -94,6 +98,10 @@ def _integer(text: str) -> int:
     if len(text) > _MOST_DIGITS:
         raise ValueError(f"a number of {len(text)} digits")
     return int(text)
+
+
+def _objects(object_hook: Callable[[dict[str, Any]], Any] | None) -> Callable[[list[tuple[str, Any]]], Any]:
+    return _without_duplicates if object_hook is None else lambda pairs: object_hook(_without_duplicates(pairs))
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from .errors import CheckpointError
 from .json_files import MOST_JSON_BYTES, parse_json, shortened
@@ -29,6 +29,7 @@ _BITS = {
     "I32": 32, "U32": 32, "F32": 32,
     "I64": 64, "U64": 64, "F64": 64, "C64": 64,
 }  # fmt: skip
+_ENTRY_KEYS = {"dtype", "shape", "data_offsets"}
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _GIT_LFS_POINTER = b"version https://git-lfs"
 
@@ -88,7 +89,7 @@ def read_shard(path: Path) -> Shard:
                 raise CheckpointError(f"{path}: its header of {length} bytes exceeds the limit of {MOST_JSON_BYTES}")
             file.seek(8)
             # Without a name here: parse_json lets go of the bytes before it makes many times as much of them.
-            header = parse_json(_read_exactly(file, length, path), parse_int=_count)
+            header = parse_json(_read_exactly(file, length, path), parse_int=_count, object_hook=_smaller)
         if not isinstance(header, dict):
             raise ValueError("not a JSON object")
         metadata = _checked_metadata(header.pop("__metadata__", None))
@@ -120,6 +121,31 @@ def _checked_metadata(metadata: Any) -> dict[str, str] | None:
     return metadata
 
 
+class _Entry(NamedTuple):
+    """What a header says of a tensor; of a million, as dictionaries and lists they would take twice the memory.
+
+    What should be a list and is none is a tuple of None, which no check lets pass.
+    """
+
+    dtype: Any
+    shape: tuple[Any, ...]
+    data_offsets: tuple[Any, ...]
+
+
+def _smaller(entry: dict[str, Any]) -> dict[str, Any] | _Entry:
+    """Return an object of a header as an entry, if it has the form of one."""
+    if entry.keys() != _ENTRY_KEYS or (isinstance(entry["shape"], str) and isinstance(entry["data_offsets"], str)):
+        return entry  # the latter may be the metadata, of strings alone
+    dtype = entry["dtype"]
+    if isinstance(dtype, str):
+        dtype = sys.intern(dtype)  # one string for all tensors of a dtype: the parser makes one for each
+    return _Entry(dtype, _tuple(entry["shape"]), _tuple(entry["data_offsets"]))
+
+
+def _tuple(values: Any) -> tuple[Any, ...]:
+    return tuple(values) if isinstance(values, list) else (None,)
+
+
 def _checked_tensors(header: dict[str, Any], data_start: int) -> tuple[Tensor, ...]:
     # Each entry goes as its tensor comes: of a million, both together would be in memory.
     tensors = [_checked_tensor(name, header.pop(name), data_start) for name in list(header)]
@@ -136,9 +162,9 @@ def _checked_tensors(header: dict[str, Any], data_start: int) -> tuple[Tensor, .
 def _checked_tensor(name: str, entry: Any, data_start: int) -> Tensor:
     if not _is_text(name):
         raise ValueError(f"the name {shortened(name)} is not Unicode text")
-    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+    if not isinstance(entry, _Entry):
         raise ValueError(f"tensor {shortened(name)} should have a dtype, a shape and data_offsets, and nothing else")
-    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    dtype, shape, offsets = entry
     if not isinstance(dtype, str) or dtype not in _BITS:
         raise ValueError(f"tensor {shortened(name)} has the unknown dtype {shortened(dtype)}")
     if not _are_counts(shape):
@@ -147,12 +173,12 @@ def _checked_tensor(name: str, entry: Any, data_start: int) -> Tensor:
         raise ValueError(f"tensor {shortened(name)} has data_offsets that are not a begin and an end")
     size = offsets[1] - offsets[0]
     if _bits(dtype, shape) != size * 8:
-        raise ValueError(f"tensor {shortened(name)} has {size} bytes, which {dtype} {shortened(shape)} does not fill")
-    # One string for all tensors of a dtype: the parser makes one for each.
-    return Tensor(name, sys.intern(dtype), tuple(shape), data_start + offsets[0], data_start + offsets[1])
+        shown = shortened(list(shape))
+        raise ValueError(f"tensor {shortened(name)} has {size} bytes, which {dtype} {shown} does not fill")
+    return Tensor(name, dtype, shape, data_start + offsets[0], data_start + offsets[1])
 
 
-def _bits(dtype: str, shape: list[int]) -> int | None:
+def _bits(dtype: str, shape: tuple[int, ...]) -> int | None:
     """Return the bits of a tensor; None where they, or a product on the way to them, exceed 64 bits.
 
     The library refuses those too, also where a later size is 0 (safetensors 0.8.0, `tensor.rs`, checked_mul); and
@@ -171,10 +197,8 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and not _SURROGATE.search(value)
 
 
-def _are_counts(values: Any) -> bool:
-    return isinstance(values, list) and all(
-        isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63 for value in values
-    )
+def _are_counts(values: tuple[Any, ...]) -> bool:
+    return all(type(value) is int and 0 <= value < 2**63 for value in values)  # True is one, too, to isinstance
 
 
 def _count(text: str) -> int | float:

@@ -54,6 +54,13 @@ def read_by_library(path):
     return described((name, t["dtype"], t["shape"], t["data"]) for name, t in deserialize(path.read_bytes()))
 
 
+def test_metadata_in_the_form_of_a_tensor(tmp_path):
+    """Metadata whose keys are those of a tensor's entry are metadata all the same."""
+    path, metadata = tmp_path / "a.safetensors", {"shape": "a", "data_offsets": "b", "dtype": "c"}
+    save_torch({"a": torch.ones(2)}, path, metadata)
+    assert read_shard(path).metadata == metadata
+
+
 @given(tensors=TORCH_TENSORS, metadata=METADATA)
 def test_files_of_torch_read_as_the_library_reads_them(tmp_path, tensors, metadata):
     """Names, dtypes, shapes, bytes and metadata of what torch tensors are saved to are what the library says."""
