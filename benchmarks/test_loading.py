@@ -48,7 +48,7 @@ def _spec(size: str, layers: int) -> TinySpec:
 
 def _plan(layers: int) -> PrunePlan:
     """Return as many attentions as mlps, so that a stock model with as many bytes is one with fewer layers."""
-    return PrunePlan(self_attn=range(0, layers // 2, 2), mlp=range(layers // 2 + 1, layers, 2))
+    return PrunePlan(self_attn=tuple(range(0, layers // 2, 2)), mlp=tuple(range(layers // 2 + 1, layers, 2)))
 
 
 class Checkpoints(NamedTuple):
