@@ -77,10 +77,10 @@ def checkpoints(
     as_large = write_tiny_checkpoint(_spec(size, layers - len(plan.mlp)), folder / "as_large")
     kept_bytes = prune_checkpoint(base, pruned, plan, sync=False).bytes_after
     edit_foreign(RESIDENT)(pruned, flags)
-    figures.subject += (
+    figures.subject += " " * bool(figures.subject) + (
         f"{size.capitalize()}: a bfloat16 Qwen3 of {layers} layers as wide as those of "
         f"Qwen3-{'0.6B' if size == 'small' else '1.7B'}, {len(plan.self_attn)} attentions and "
-        f"{len(plan.mlp)} mlps pruned, {kept_bytes / MB:.0f} MB kept. "
+        f"{len(plan.mlp)} mlps pruned, {kept_bytes / MB:.0f} MB kept."
     )
     yield Checkpoints(
         size,
