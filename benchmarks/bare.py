@@ -10,7 +10,7 @@ from safetensors import safe_open
 Ranges = dict[str, list[tuple[int, int]]]  # by shard: first byte, and the byte behind the last
 
 _RANGE_BYTES = 64 * 2**20
-_BUFFER_BYTES = 2**20
+_BUFFER_BYTES = 2**18
 
 
 def kept_ranges(source: Path, pruned: Path) -> Ranges:

@@ -58,4 +58,5 @@ def cut_down_model(base: Path, pruned: Path, plan: PrunePlan, dtype: torch.dtype
         tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
     model.load_state_dict(tensors, assign=True)
     model.model.rotary_emb = Qwen3RotaryEmbedding(config)  # its buffer is stored nowhere
-    return model.eval()
+    model.eval()
+    return model

@@ -4,6 +4,7 @@ import mmap
 import os
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import psutil
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -25,9 +26,17 @@ def interleaved(
             theirs[name].append(time.perf_counter() - begin)
         prepare()
 
-    benchmark.pedantic(ours, setup=run_baselines, rounds=rounds)
+    times = seconds_of(benchmark, ours, setup=run_baselines, rounds=rounds)
     benchmark.extra_info["baselines"] = theirs
-    return list(benchmark.stats.stats.data), theirs
+    return times, theirs
+
+
+def seconds_of(benchmark: BenchmarkFixture, work: Work, **options: Any) -> list[float]:
+    """Run work by `benchmark.pedantic` with its options, and return the seconds of each round."""
+    pedantic: Any = benchmark.pedantic  # which has no types
+    pedantic(work, **options)
+    assert benchmark.stats is not None
+    return list(benchmark.stats.stats.data)
 
 
 def settle(size: int) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -9,7 +10,7 @@ BYTES_PER_ELEMENT = 2  # bfloat16
 SHARD_BYTES = 600_000_000
 
 # The shape of Qwen3-1.7B, but for the number of layers and of tokens, which follow from the size.
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "architectures": ["Qwen3ForCausalLM"],
     "model_type": "qwen3",
     "hidden_size": 2048,
@@ -88,7 +89,8 @@ def _write_shards(root: Path, shards: list[list[str]], shapes: dict[str, list[in
     weight_map = {}
     for number, names in enumerate(shards, start=1):
         file_name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        header, end = {"__metadata__": {"format": "pt"}}, 0
+        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+        end = 0
         for name in names:
             begin, end = end, end + _bytes(shapes[name])
             header[name] = {"dtype": "BF16", "shape": shapes[name], "data_offsets": [begin, end]}

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from benchmarks.interleaved import seconds_of
 from benchmarks.record import Amount, Figures
 from harness.judge import check_checkpoint
 from harness.strategies import checkpoints
@@ -25,7 +26,7 @@ def test_checks(benchmark: BenchmarkFixture, figures: Figures, rounds: int, tmp_
     prune_checkpoint(base, pruned, PrunePlan(self_attn=(0, 1), mlp=(1,)), sync=False)
     figures.subject = "A tiny checkpoint of 4 layers, judged in every way of loading that runs without a GPU."
     reports = []
-    benchmark.pedantic(lambda: reports.append(check_checkpoint(pruned, base=base)), rounds=rounds, warmup_rounds=1)
+    seconds_of(benchmark, lambda: reports.append(check_checkpoint(pruned, base=base)), rounds=rounds, warmup_rounds=1)
     totals = [sum(check.seconds for check in report.checks) for report in reports[1:]]
     figures.add(Amount.of(f"all {len(reports[0].checks)} checks", totals, "s", ""))
     seconds: dict[str, list[float]] = {}
@@ -48,5 +49,5 @@ def test_examples(benchmark: BenchmarkFixture, figures: Figures, tmp_path_factor
         assert check_checkpoint(pruned, base=base, **PLAIN).verdict == "sound"
         seconds.append(time.perf_counter() - started)
 
-    benchmark.pedantic(judge, rounds=1)
+    seconds_of(benchmark, judge, rounds=1)
     figures.add(Amount.of("a drawn checkpoint, judged in plain float32", seconds, "s", ""))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
-from transformers import DynamicCache, StaticCache
+from transformers import StaticCache
 
 from benchmarks.cut_down import cut_down_model
 from benchmarks.interleaved import Work, interleaved
@@ -77,7 +77,7 @@ def _decode_compiled(model: Any, prompt: torch.Tensor) -> Any:
     """Return a function that runs a few compiled steps through a static cache, which has room for all rounds."""
     cache = StaticCache(config=model.config, max_cache_len=PROMPT + ROOM)
     model(input_ids=prompt, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    compiled = torch.compile(model.forward)
+    compiled: Any = torch.compile(model.forward)
 
     def steps() -> None:
         token = prompt[:, -1:]
@@ -138,6 +138,6 @@ def test_cache_bytes(models: Models, figures: Figures) -> None:
     )
 
 
-def _bytes(cache: DynamicCache) -> int:
+def _bytes(cache: Any) -> int:
     tensors = (tensor for layer in cache.layers for tensor in (layer.keys, layer.values))
     return sum(tensor.nbytes for tensor in tensors if tensor is not None)

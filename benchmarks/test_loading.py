@@ -1,72 +1,95 @@
-"""Loading: each in a fresh process, beside a stock Qwen3 with as many bytes.
+"""Loading: each in a fresh process, beside a stock Qwen3 with as many bytes, small and large.
 
 Shown beside: the unpruned model, and one whose class skips by flags alone, so that the skipped modules stay and are
 filled with random weights.
 """
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from benchmarks.held_bytes import predicted_bytes
 from benchmarks.interleaved import interleaved
 from benchmarks.record import Amount, Figures, Ratio
-from harness.bench.load_process import FreshLoads, Load
+from harness.bench.load_process import FreshLoads, Load, Which
 from harness.faults.code_edits import edit_foreign
 from harness.faults.code_faults import RESIDENT
-from harness.loading_modes import LoadingMode
-from harness.resident import resident_weight_bytes_by_device
+from harness.loading_modes import LoadingMode, loading_modes
+from harness.resident import resident_weight_bytes
 from harness.subject import Subject, read_subject
 from harness.tiny import TinySpec, write_tiny_checkpoint
 from pruning import PrunePlan, load_pruned, prune_checkpoint
 
 ROUNDS = 2  # of each that are asked for
 MB = 1_000_000
-LAYERS = 16
-# As many attentions as mlps, so that a stock model with as many bytes is one with fewer layers.
-PLAN = PrunePlan(self_attn=(0, 2, 4, 6), mlp=(9, 11, 13, 15))
 MODE = LoadingMode("plain", "bfloat16")
+LAYERS = {"small": 16, "large": 28}
+WAYS: dict[str, Which] = {
+    "load_pruned": "load_pruned",
+    "by the checkpoint's own code": "pruned",
+    "unpruned": "base",
+    "skipped by flags alone": "pruned",
+}
+OURS = ("load_pruned", "by the checkpoint's own code")
 
 
-def _spec(layers: int) -> TinySpec:
-    """Return layers as wide as those of Qwen3-0.6B."""
+def _spec(size: str, layers: int) -> TinySpec:
+    """Return layers as wide as those of Qwen3-0.6B, or of Qwen3-1.7B."""
+    hidden = 1024 if size == "small" else 2048
     return TinySpec(
-        layers=layers, hidden_size=1024, intermediate_size=3072, heads=16, key_value_heads=8, head_dim=128,
+        layers=layers, hidden_size=hidden, intermediate_size=3 * hidden, heads=16, key_value_heads=8, head_dim=128,
         vocabulary_size=8192, dtype="bfloat16", shards=3,
     )  # fmt: skip
+
+
+def _plan(layers: int) -> PrunePlan:
+    """Return as many attentions as mlps, so that a stock model with as many bytes is one with fewer layers."""
+    return PrunePlan(self_attn=tuple(range(0, layers // 2, 2)), mlp=tuple(range(layers // 2 + 1, layers, 2)))
 
 
 class Checkpoints(NamedTuple):
     """What is loaded: pruned, and with it the unpruned one; a stock one with as many bytes; skipped by flags alone."""
 
+    size: str
     pruned: Subject
     as_large: Subject
     flags_only: Subject
     kept_bytes: int
 
 
-@pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory, figures: Figures) -> Checkpoints:
-    """Write all checkpoints."""
+@pytest.fixture(scope="module", params=LAYERS)
+def checkpoints(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, figures: Figures
+) -> Iterator[Checkpoints]:
+    """Write all checkpoints, of one size and then of the other."""
+    size: str = request.param
+    layers = LAYERS[size]
+    if size == "large" and request.config.getoption("--size") < 1:
+        layers = 8  # a run that shows that all works
+    plan = _plan(layers)
     folder: Path = tmp_path_factory.mktemp("loading")
     base, pruned, flags = (folder / name for name in ("base", "pruned", "flags_only"))
-    write_tiny_checkpoint(_spec(LAYERS), base)
-    as_large = write_tiny_checkpoint(_spec(LAYERS - len(PLAN.mlp)), folder / "as_large")
-    kept_bytes = prune_checkpoint(base, pruned, PLAN, sync=False).bytes_after
+    write_tiny_checkpoint(_spec(size, layers), base)
+    as_large = write_tiny_checkpoint(_spec(size, layers - len(plan.mlp)), folder / "as_large")
+    kept_bytes = prune_checkpoint(base, pruned, plan, sync=False).bytes_after
     edit_foreign(RESIDENT)(pruned, flags)
-    figures.subject = (
-        f"A bfloat16 Qwen3 of {LAYERS} layers as wide as those of Qwen3-0.6B, {len(PLAN.self_attn)} attentions and "
-        f"{len(PLAN.mlp)} mlps pruned, {kept_bytes / MB:.0f} MB kept; loaded in bfloat16."
+    figures.subject += " " * bool(figures.subject) + (
+        f"{size.capitalize()}: a bfloat16 Qwen3 of {layers} layers as wide as those of "
+        f"Qwen3-{'0.6B' if size == 'small' else '1.7B'}, {len(plan.self_attn)} attentions and "
+        f"{len(plan.mlp)} mlps pruned, {kept_bytes / MB:.0f} MB kept."
     )
-    return Checkpoints(
+    yield Checkpoints(
+        size,
         read_subject(pruned, base),
         read_subject(as_large, as_large),
-        read_subject(flags, base, PLAN, trust_remote_code=True),
+        read_subject(flags, base, plan, trust_remote_code=True),
         kept_bytes,
     )
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
@@ -77,37 +100,49 @@ def loads() -> Iterator[FreshLoads]:
     fresh.close()
 
 
-@pytest.mark.parametrize("what", ["pruned", "unpruned", "skipped by flags alone"])
+@pytest.mark.parametrize("way", WAYS)
 def test_load(
-    benchmark: BenchmarkFixture, loads: FreshLoads, checkpoints: Checkpoints, figures: Figures, rounds: int, what: str
+    benchmark: BenchmarkFixture, loads: FreshLoads, checkpoints: Checkpoints, figures: Figures, rounds: int, way: str
 ) -> None:
     """A load, bare and up to the end of the first forward pass, beside that of a stock model with as many bytes."""
-    subject = checkpoints.flags_only if what == "skipped by flags alone" else checkpoints.pruned
+    subject = checkpoints.flags_only if way == "skipped by flags alone" else checkpoints.pruned
+    what = f"{checkpoints.size}, {way}"
     ours: list[Load] = []
     theirs: list[Load] = []
     interleaved(
         benchmark,
-        lambda: ours.append(loads.load(subject, MODE, "base" if what == "unpruned" else "pruned")),
+        lambda: ours.append(loads.load(subject, MODE, WAYS[way])),
         {"as large": lambda: theirs.append(loads.load(checkpoints.as_large, MODE, "base"))},
         prepare=lambda: None,
         rounds=ROUNDS * rounds,
     )
-    goal = "1.05 at most" if what == "pruned" else ""
+    goal = "1.05 at most" if way in OURS else ""
     for until, seconds in (("load", "bare_seconds"), ("load and first pass", "forward_seconds")):
         times, baseline = ([getattr(each, seconds) for each in loaded] for loaded in (ours, theirs))
         figures.add(Ratio.of(f"{what}, {until}", "stock, with as many bytes", times, baseline, goal))
     kept = checkpoints.kept_bytes
-    goal = f"{1.15 * kept / MB:.0f} MB at most: what is kept, and 15 %" if what == "pruned" else ""
+    goal = f"{1.15 * kept / MB:.0f} MB at most: what is kept, and 15 %" if way in OURS else ""
     for kind in ("anonymous", "file_backed"):
         peaks = [getattr(each.forward, kind) / MB for each in ours]
         words = f"{what}, peak {kind.replace('_', '-')} memory"
         figures.add(Amount.of(words, peaks, "MB", goal if kind == "anonymous" else ""))
 
 
-def test_bytes_held(checkpoints: Checkpoints, figures: Figures) -> None:
-    """What a load holds are the kept bytes in the dtype that was asked for, two buffers, and no byte more."""
-    rotary = 2 * checkpoints.pruned.config["head_dim"] // 2 * torch.float32.itemsize  # frequencies, stored nowhere
-    for dtype, size in ((torch.bfloat16, 1), (torch.float32, 2)):
-        held = sum(resident_weight_bytes_by_device(load_pruned(checkpoints.pruned.root, dtype=dtype)).values())
-        assert held == size * checkpoints.kept_bytes + rotary
-        figures.add(Amount.of(f"tensor bytes held in {str(dtype)[6:]}", [held / MB], "MB", "as predicted, to the byte"))
+def _modes() -> list[LoadingMode]:
+    """Return every way of loading that runs here without a GPU."""
+    modes = (*loading_modes(), *loading_modes(("disk-all",), quantisations=()))
+    return [mode for mode in modes if not mode.missing and not mode.place.startswith("gpu")]
+
+
+@pytest.mark.parametrize("mode", _modes(), ids=lambda mode: mode.name)
+def test_bytes_held(checkpoints: Checkpoints, figures: Figures, tmp_path: Path, mode: LoadingMode) -> None:
+    """What a load holds is what its mode predicts: kept bytes, the state of a quantisation, less what is offloaded."""
+    if checkpoints.size != "small":
+        pytest.skip("to the byte is to the byte, and 8-bit takes its time")
+    pruned, plan = checkpoints.pruned, checkpoints.pruned.plan
+    predicted = predicted_bytes(pruned.root, mode, plan)
+    held = resident_weight_bytes(
+        load_pruned(pruned.root, **mode.arguments(pruned.config["num_hidden_layers"], plan, tmp_path))
+    )
+    assert held == predicted
+    figures.add(Amount.of(f"tensor bytes held, {mode.name}", [held], "B", f"{predicted} B, to the byte"))

@@ -14,7 +14,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks import bare, fresh
-from benchmarks.interleaved import interleaved, settle
+from benchmarks.interleaved import Work, interleaved, seconds_of, settle
 from benchmarks.record import Amount, Figures, Ratio
 from benchmarks.synthetic import write_headers_only, write_synthetic
 from pruning import PrunePlan, prune_checkpoint
@@ -62,7 +62,7 @@ def writing(
     """A synthetic checkpoint, of which every second attention is pruned."""
     root = tmp_path_factory.mktemp("writing")
     source = write_synthetic(root / "source", round(pytestconfig.getoption("--size") * 1e9))
-    plan = PrunePlan(self_attn=range(1, layer_count(read_source(source).config), 2))
+    plan = PrunePlan(self_attn=tuple(range(1, layer_count(read_source(source).config), 2)))
     prune_checkpoint(source, root / "out", plan, checksum=False, sync=False)
     ranges = bare.kept_ranges(source, root / "out")
     total = sum(path.stat().st_size for path in source.glob("*.safetensors"))
@@ -75,16 +75,15 @@ def writing(
 
 
 Times = dict[str, list[float]]
-Compare = Callable[[str, Callable[[], object], dict[str, tuple[Callable[[], object], str]]], tuple[list[float], Times]]
+Baselines = dict[str, tuple[Work, str]]  # by name: what is run, and the goal
+Compare = Callable[[str, Work, Baselines], tuple[list[float], Times]]
 
 
 @pytest.fixture
 def compare(benchmark: BenchmarkFixture, writing: Writing, figures: Figures, rounds: int) -> Compare:
     """Return a function that measures one way of writing beside baselines, each with its goal, and takes both up."""
 
-    def measure(
-        what: str, ours: Callable[[], object], baselines: dict[str, tuple[Callable[[], object], str]]
-    ) -> tuple[list[float], Times]:
+    def measure(what: str, ours: Work, baselines: Baselines) -> tuple[list[float], Times]:
         works = {name: work for name, (work, _) in baselines.items()}
         times, theirs = interleaved(benchmark, ours, works, prepare=writing.prepare, rounds=rounds)
         for name, (_, goal) in baselines.items():
@@ -145,7 +144,7 @@ def test_other_ways(writing: Writing, compare: Compare, figures: Figures, tmp_pa
         return lambda: peaks.setdefault(what, []).append(fresh.run_fresh(code, *arguments) / MB)
 
     arguments = (writing.source, writing.out, *writing.prefixes)
-    baselines = {
+    baselines: Baselines = {
         "`from_pretrained`, `save_pretrained`": (
             peak_of("load and save", fresh.LOAD_AND_SAVE, *arguments),
             "0.2 at most",
@@ -203,18 +202,20 @@ def test_everything_takes_little_memory(writing: Writing, figures: Figures, roun
 def test_many_tensors(benchmark: BenchmarkFixture, figures: Figures, rounds: int, tmp_path: Path) -> None:
     """A plan for 50,000 tensors in 100 shards, of which the files hold the headers alone."""
     source = write_headers_only(tmp_path / "source", tensors=50_000, shards=100)
-    plan = PrunePlan(self_attn=range(0, 500, 2))
+    plan = PrunePlan(self_attn=tuple(range(0, 500, 2)))
     code = (
         "import sys, typer, rich.progress\nfrom pruning import PrunePlan\n"
         "PrunePlan(self_attn=range(0, 500, 2)).removed_bytes(sys.argv[1])"
     )
-    benchmark.pedantic(lambda: plan.removed_bytes(source), rounds=rounds)
-    figures.add(Amount.of("to plan 50,000 tensors in 100 shards", benchmark.stats.stats.data, "s", "under 5"))
+    times = seconds_of(benchmark, lambda: plan.removed_bytes(source), rounds=rounds)
+    figures.add(Amount.of("to plan 50,000 tensors in 100 shards", times, "s", "under 5"))
     peaks = [fresh.run_fresh(code, source) / MB for _ in range(min(rounds, 3))]
     figures.add(Amount.of("peak resident memory of that", peaks, "MB", "under 100"))
 
 
 def test_help(benchmark: BenchmarkFixture, figures: Figures, rounds: int) -> None:
     """How long the command takes to begin: `prunecheck prune --help`."""
-    benchmark.pedantic(lambda: fresh.run_fresh(fresh.PRUNE, "prune", "--help"), rounds=3 * rounds, warmup_rounds=2)
-    figures.add(Amount.of("`prunecheck prune --help`", benchmark.stats.stats.data, "s", "under 0.3"))
+    times = seconds_of(
+        benchmark, lambda: fresh.run_fresh(fresh.PRUNE, "prune", "--help"), rounds=3 * rounds, warmup_rounds=2
+    )
+    figures.add(Amount.of("`prunecheck prune --help`", times, "s", "under 0.3"))

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from docs_tests import size_plot, text_judge_plot
+from docs_tests import performance_plot, size_plot, text_judge_plot
 
 
 def test_plot_of_the_judge_is_drawn_from_its_records(tmp_path: Path) -> None:
@@ -18,6 +18,21 @@ def test_plot_of_size_is_drawn_from_its_records(tmp_path: Path) -> None:
     """docs/size.svg is what the records give."""
     size_plot.write_plot(tmp_path / "plot.svg")
     assert (tmp_path / "plot.svg").read_bytes() == size_plot.PLOT.read_bytes(), "run `python docs_tests/size_plot.py`"
+
+
+def test_plot_of_performance_is_drawn_from_its_records(tmp_path: Path) -> None:
+    """docs/performance.svg is what the records give."""
+    performance_plot.write_plot(tmp_path / "plot.svg")
+    assert (tmp_path / "plot.svg").read_bytes() == performance_plot.PLOT.read_bytes(), (
+        "run `python docs_tests/performance_plot.py`"
+    )
+
+
+def test_every_ratio_with_a_goal_is_in_the_plot() -> None:
+    """No figure that misses its goal is left out of docs/performance.svg."""
+    records = json.loads(performance_plot.RECORDS.read_text(encoding="utf-8"))
+    ratios = [figure for section in records.values() for figure in section["ratios"] if figure["goal"]]
+    assert sorted(row.ratio for row in performance_plot.rows(records)) == sorted(each["ratio"] for each in ratios)
 
 
 def test_time_does_not_grow_with_the_number() -> None:

@@ -18,8 +18,8 @@ Progress = Callable[[int, int], None]  # called with the bytes just done, and th
 
 # What a thread copies at a time: large enough that starting costs nothing, small enough that each has its share.
 _RUN_BYTES = 32 * 2**20
-# Small enough that what was read is hashed and written out of the processor's own cache.
-_BUFFER_BYTES = 2**20
+# Small enough that what was read is hashed and written out of the processor's own cache, beside the pages it goes to.
+_BUFFER_BYTES = 2**18
 _BLOCK_BYTES = 512  # what st_blocks counts, whatever the file system's own blocks are (stat(2))
 
 

@@ -51,10 +51,14 @@ class Family:
             "AutoModelForCausalLM": f"{self.modeling_module}.{self.pruned_architecture}",
         }
 
+    @property
+    def code_names(self) -> tuple[str, ...]:
+        """The names of the Python files of its pruned checkpoints."""
+        return (f"configuration_{self.pruned_model_type}.py", f"{self.modeling_module}.py", *_SHARED_FILES)
+
     def code_files(self) -> dict[str, bytes]:
-        """Return the Python files of its pruned checkpoints, by name, verbatim."""
-        names = (f"configuration_{self.pruned_model_type}.py", f"{self.modeling_module}.py", *_SHARED_FILES)
-        return {name: resources.files("pruning.remote").joinpath(name).read_bytes() for name in names}
+        """Return these files by name, verbatim."""
+        return {name: resources.files("pruning.remote").joinpath(name).read_bytes() for name in self.code_names}
 
 
 FAMILIES = (Family("qwen3", "Qwen3"),)

@@ -129,7 +129,7 @@ def read_source(root: Path) -> Source:
         INDEX_FILE,
         MANIFEST_FILE,
         *(shard.path.name for shard in shards),
-        *family.code_files(),
+        *family.code_names,
     }
     others = _entries(root).difference(known)
     companions = {name for name in others if _comes_along(name) and (root / name).is_file()}
@@ -225,8 +225,11 @@ def _read_weight_map(index: Path) -> dict[str, str]:
         weight_map = content.get("weight_map") if isinstance(content, dict) else None
         if not isinstance(weight_map, dict) or not weight_map:
             raise ValueError("it has no weight_map")
+        names: set[str] = set()  # looked at once, not for every key
         for key, name in weight_map.items():
-            if not isinstance(name, str) or not _is_shard_name(name):
+            if isinstance(name, str) and (name in names or _is_shard_name(name)):
+                names.add(name)
+            else:
                 raise ValueError(
                     f"the shard of {shortened(key)} is {shortened(name)}, "
                     f"but should be a file name such as {SINGLE_FILE}"
@@ -288,4 +291,5 @@ def _entries(root: Path) -> set[str]:
 
 
 def _comes_along(name: str) -> bool:
-    return name.isprintable() and any(fnmatchcase(name, pattern) for pattern in COMPANIONS)
+    # Names first: each pattern has to be compiled, which a load would wait for.
+    return name.isprintable() and (name in COMPANIONS or any(fnmatchcase(name, pattern) for pattern in COMPANIONS))

@@ -30,11 +30,13 @@ from harness.quiet import quiet_libraries
 from harness.scratch import scratch_folder
 from harness.session import Session, first_line
 from harness.subject import Subject
+from pruning import load_pruned
 
 from .file_cache import drop, warm_up
 from .inference import synchronise
 
-Which = Literal["base", "pruned"]
+Which = Literal["base", "pruned", "load_pruned"]
+"""The stock class of the base; the candidate, by its own code if it has any; or by `pruning.load_pruned`."""
 FIRST_TOKENS: Final = 8
 """Tokens of the first forward pass, which brings in what a load leaves on the disk."""
 
@@ -98,7 +100,7 @@ class FreshLoads:
         self._started: tuple[Connection, SpawnProcess] | None = None
 
     def load(self, subject: Subject, mode: LoadingMode, which: Which, *, cold: bool = False) -> Load:
-        """Load the candidate or its base; raises CannotRun, in one line, if it cannot be, or not with a cold cache."""
+        """Load what Which says; raises CannotRun, in one line, if it cannot be, or not with a cold cache."""
         connection, _ = self._started = self._started or _start()
         try:
             connection.send(_Order(subject, mode, which, cold, torch.get_num_threads()))
@@ -131,9 +133,12 @@ def _serve(connection: Connection) -> None:
     # Asked by the driver, and not by CUDA itself, whether there is a GPU: a process that has begun to use CUDA cannot
     # be forked (torch, `torch/cuda/__init__.py`, `is_available`).
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
-    import transformers.models.qwen3.modeling_qwen3  # else the first load would pay for it
+    # Else the first load would pay for them.
+    import transformers.models.qwen3.modeling_qwen3
 
-    del transformers
+    import pruning.remote.modeling_pruned_qwen3
+
+    del transformers, pruning
     # Ctrl-C reaches every process of a terminal; this one ends when the one that started it lets go of it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     context = get_context("fork")
@@ -209,7 +214,7 @@ def _measured_load(order: _Order, connection: Connection, scratch: Path) -> None
     connection.send(None)
     connection.recv()
     started = time.perf_counter()
-    model = session.reference if order.which == "base" else _candidate(session)
+    model = _loaded(session, order.which)
     synchronise()
     _tell(connection, time.perf_counter() - started)
     waited = time.perf_counter()
@@ -220,7 +225,11 @@ def _measured_load(order: _Order, connection: Connection, scratch: Path) -> None
     connection.recv()
 
 
-def _candidate(session: Session) -> Any:
+def _loaded(session: Session, which: Which) -> Any:
+    if which == "base":
+        return session.reference
+    if which == "load_pruned":
+        return load_pruned(session.subject.root, **session.arguments("candidate"))
     try:
         return session.model
     except NotChecked:

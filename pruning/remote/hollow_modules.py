@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -10,8 +11,23 @@ from transformers.cache_utils import Cache, StaticLayer
 
 from .per_layer_skip import MANIFEST_FILE
 
+try:
+    from transformers.initialization import no_init_weights
+except ImportError:  # before 5.0, where a load passes initialisation by on its own
+    no_init_weights = nullcontext  # type: ignore[assignment]  # called without arguments, all the same
+
 # transformers 4.57 shapes a static layer's values like its keys, 5.x like the values it is given.
 _VALUES_ARE_SHAPED_LIKE_KEYS = "value_states" not in StaticLayer.lazy_initialization.__code__.co_varnames
+
+
+def no_initialisation_on_meta() -> AbstractContextManager[None]:
+    """Return a context in which modules that are built on the meta device are not initialised.
+
+    There is nothing to fill, but in 5.x a load has torch go through it in Python for each linear module, which takes
+    about as long as all else in building a model (transformers 5.0.0 and 5.23.0, `modeling_utils.py`,
+    `get_init_context`). Elsewhere, as where a model is built from a config, the context does nothing.
+    """
+    return no_init_weights() if torch.empty(0).is_meta else nullcontext()
 
 
 def hollow_out(module: nn.Module) -> None:
@@ -25,7 +41,10 @@ def hollow_out(module: nn.Module) -> None:
         for name, parameter in list(submodule._parameters.items()):
             if parameter is not None:
                 del submodule._parameters[name]
-                placeholder = nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)
+                if parameter.is_meta:  # as where a load builds the model: what is there can stay
+                    placeholder = parameter.requires_grad_(False)
+                else:
+                    placeholder = nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)
                 submodule.__dict__[name] = placeholder  # setattr would register it again
 
 
@@ -86,9 +105,10 @@ class PrunedModelMixin:
     def pruned_modules(self) -> Iterator[tuple[str, nn.Module]]:
         """Yield the name and the module of each pruned `self_attn` and `mlp`."""
         for name, module in self.named_modules():  # type: ignore[attr-defined]  # of the stock class behind it
-            if getattr(module, "prune_self_attn", False):
+            flags = vars(module)  # a module takes long to say that it has no such attribute, and most have none
+            if flags.get("prune_self_attn"):
                 yield f"{name}.self_attn", module.self_attn
-            if getattr(module, "prune_mlp", False):
+            if flags.get("prune_mlp"):
                 yield f"{name}.mlp", module.mlp
 
     def pruned_linear_names(self) -> list[str]:

@@ -17,7 +17,13 @@ from transformers.models.qwen3.modeling_qwen3 import (
 )
 
 from .configuration_pruned_qwen3 import PrunedQwen3Config
-from .hollow_modules import PrunedModelMixin, hollow_out, record_tokens, refuse_adapters
+from .hollow_modules import (
+    PrunedModelMixin,
+    hollow_out,
+    no_initialisation_on_meta,
+    record_tokens,
+    refuse_adapters,
+)
 from .per_layer_skip import ATTENTION, MLP
 
 
@@ -116,10 +122,11 @@ class PrunedQwen3Model(Qwen3Model):
         Qwen3PreTrainedModel.__init__(self, config)
         self.padding_idx = config.pad_token_id
         self.vocab_size = config.vocab_size
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, self.padding_idx)
-        self.layers = nn.ModuleList(
-            PrunedQwen3DecoderLayer(config, layer_idx) for layer_idx in range(config.num_hidden_layers)
-        )
+        with no_initialisation_on_meta():
+            self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, self.padding_idx)
+            self.layers = nn.ModuleList(
+                PrunedQwen3DecoderLayer(config, layer_idx) for layer_idx in range(config.num_hidden_layers)
+            )
         self.norm = Qwen3RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.rotary_emb = Qwen3RotaryEmbedding(config=config)
         self.gradient_checkpointing = False
@@ -138,7 +145,8 @@ class PrunedQwen3ForCausalLM(PrunedModelMixin, Qwen3ForCausalLM):
         Qwen3PreTrainedModel.__init__(self, config)
         self.model = PrunedQwen3Model(config)
         self.vocab_size = config.vocab_size
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        with no_initialisation_on_meta():
+            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
         self.keep_pruned_modules_out_of_quantisation()
 

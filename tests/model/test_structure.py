@@ -129,6 +129,25 @@ def test_loading_initialises_nothing(checkpoints: Checkpoints) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_a_load_does_not_initialise_what_is_on_the_meta_device(
+    checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loading ours asks torch for the initial values of no linear module: it would compute them for nothing."""
+    calls: list[torch.Size] = []
+    kaiming = nn.init.kaiming_uniform_
+
+    def counted(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        calls.append(tensor.shape)
+        return kaiming(tensor, *args, **kwargs)
+
+    _, pruned = checkpoints(SPEC, PLAN)
+    monkeypatch.setattr(nn.init, "kaiming_uniform_", counted)
+    nn.Linear(3, 5)
+    assert calls == [(5, 3)]
+    load_pruned(pruned)
+    assert calls == [(5, 3)]
+
+
 def test_a_model_built_from_its_config_is_hollow_too() -> None:
     """A fresh model, from a config alone, stores nothing in pruned modules and freezes the norms that never run."""
     config = PrunedQwen3Config(

@@ -108,7 +108,7 @@ def write_weights(
         names = ["model.safetensors"]
     keys = list(tensors)
     run = -(-len(keys) // shards)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, name in enumerate(names):
         part = keys[number * run : (number + 1) * run]
         own_metadata = metadata[number] if isinstance(metadata, list) else metadata
