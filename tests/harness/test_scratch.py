@@ -84,11 +84,14 @@ def test_a_fork_neither_loses_nor_outlives_the_lock(place: Path) -> None:
             process.join()
             assert process.exitcode == 0
             assert folder.exists()
-        outliving = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False)
-        _forget(folder)
-        remove_abandoned()
-        assert not folder.exists()
-        outliving.communicate(b"\n")
+        waiting = [sys.executable, "-c", "print('there', flush=True); input()"]
+        with subprocess.Popen(waiting, stdin=subprocess.PIPE, stdout=subprocess.PIPE, close_fds=False) as outliving:
+            assert outliving.stdout is not None
+            assert outliving.stdout.readline() == b"there\n"  # the kernel closes files after it lets the parent go on
+            _forget(folder)
+            remove_abandoned()
+            assert not folder.exists()
+            outliving.communicate(b"\n")
 
 
 def _forget(folder: Path) -> None:
