@@ -19,7 +19,7 @@ DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 RUN_ELSEWHERE = {
     "python3 -m pip install -c constraints.txt . && prunecheck demo": "tox environment `wheel`",
     "python3 -m pip install --quiet tox && python3 -m tox": "what runs this test",
-    "python3 -m pip install -c constraints.txt -e .[peft,plot,notebook] pytest-xdist ruff mypy": "what tox does",
+    "python3 -m pip install -c constraints.txt -e .[peft,plot,notebook] pytest-xdist pytest-benchmark ruff mypy": "tox",
     "pytest -n 2": "tox environment `newest`",
     "PRUNECHECK_REWRITE=1 python3 -m tox -e sweep -- -k every_control": "takes half an hour",
     "PRUNECHECK_REWRITE=1 python3 -m tox -e bench": "takes a quarter of an hour",
