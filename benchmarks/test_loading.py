@@ -138,7 +138,7 @@ def _modes() -> list[LoadingMode]:
 def test_bytes_held(checkpoints: Checkpoints, figures: Figures, tmp_path: Path, mode: LoadingMode) -> None:
     """What a load holds is what its mode predicts: kept bytes, the state of a quantisation, less what is offloaded."""
     if checkpoints.size != "small":
-        pytest.skip("to the byte is to the byte, and 8-bit takes its time")
+        pytest.skip("the small one has the same modules: its bytes are as predicted or not, and 8-bit takes long")
     pruned, plan = checkpoints.pruned, checkpoints.pruned.plan
     predicted = predicted_bytes(pruned.root, mode, plan)
     held = resident_weight_bytes(
