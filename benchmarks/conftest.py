@@ -14,6 +14,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Let the benchmarks run small, to see that they work."""
     group = parser.getgroup("benchmarks of prunecheck")
     group.addoption("--size", type=float, default=3.44, help="GB of the synthetic checkpoint that is written (3.44)")
+    group.addoption(
+        "--gpu", default="cuda", help="what runs the large model (cuda); cpu, with a small --size, tries it"
+    )
     group.addoption("--rounds", type=int, default=7, help="how often each is measured, by turns (7)")
 
 

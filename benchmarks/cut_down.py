@@ -41,7 +41,9 @@ class CutDownLayer(GradientCheckpointingLayer):
         return hidden_states
 
 
-def cut_down_model(base: Path, pruned: Path, plan: PrunePlan, dtype: torch.dtype) -> Qwen3ForCausalLM:
+def cut_down_model(
+    base: Path, pruned: Path, plan: PrunePlan, dtype: torch.dtype, device: str = "cpu"
+) -> Qwen3ForCausalLM:
     """Return the cut down model of `base`, with the kept tensors that `pruned` stores, in evaluation mode."""
     config = Qwen3Config.from_pretrained(base)
     with torch.device("meta"):
@@ -51,12 +53,12 @@ def cut_down_model(base: Path, pruned: Path, plan: PrunePlan, dtype: torch.dtype
             CutDownLayer(config, None if index in plan.self_attn else next(slots), mlp=index not in plan.mlp)
             for index in range(config.num_hidden_layers)
         )
-    tensors = {key: tensor for path in pruned.glob("*.safetensors") for key, tensor in load_file(path).items()}
+    tensors = {key: tensor for path in pruned.glob("*.safetensors") for key, tensor in load_file(path, device).items()}
     ran = model.state_dict().keys()
     tensors = {key: tensor.to(dtype) for key, tensor in tensors.items() if key in ran}  # norms may be left over
     if config.tie_word_embeddings:
         tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
     model.load_state_dict(tensors, assign=True)
-    model.model.rotary_emb = Qwen3RotaryEmbedding(config)  # its buffer is stored nowhere
+    model.model.rotary_emb = Qwen3RotaryEmbedding(config).to(device)  # its buffer is stored nowhere
     model.eval()
     return model

@@ -1,4 +1,4 @@
-"""What a load should hold, told from the stored shapes alone, for each way of loading that runs without a GPU.
+"""What a load should hold, told from the stored shapes alone, for each way of loading.
 
 The kept elements in the dtype that was asked for, or as bitsandbytes has them, plus the state that quantisation adds,
 less what lies on the disk. No model is looked at.
@@ -30,7 +30,7 @@ def predicted_bytes(checkpoint: Path, mode: LoadingMode, plan: PrunePlan) -> int
     on_disk = tuple(f"{name}." for name, place in places.items() if place == "disk")
     held = sum(
         _tensor_bytes(name, shape, mode.precision)
-        for name, shape in _shapes(checkpoint).items()
+        for name, shape in stored_shapes(checkpoint).items()
         if not name.startswith(on_disk)
     )
     return held + _rotary_bytes(config["head_dim"])
@@ -57,7 +57,8 @@ def _rotary_bytes(head_dim: int) -> int:
     return copies * head_dim // 2 * 4
 
 
-def _shapes(checkpoint: Path) -> dict[str, list[int]]:
+def stored_shapes(checkpoint: Path) -> dict[str, list[int]]:
+    """Return the shape of each stored tensor by its key."""
     shapes: dict[str, list[int]] = {}
     for path in checkpoint.glob("*.safetensors"):
         with safe_open(path, "np") as file:

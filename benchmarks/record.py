@@ -58,9 +58,9 @@ class Ratio:
         """Return the row of the table of ratios."""
         return [
             self.what,
-            f"{self.seconds:.2f} s",
+            _time(self.seconds),
             self.baseline,
-            f"{self.baseline_seconds:.2f} s",
+            _time(self.baseline_seconds),
             f"**{self.ratio:.2f}** ({self.lowest:.2f} to {self.highest:.2f})",
             self.goal,
         ]
@@ -88,6 +88,10 @@ class Amount:
         low, value, high = (f"{number:.{2 if self.unit in _FINE else 0}f}" for number in
                             (self.lowest, self.value, self.highest))  # fmt: skip
         return [self.what, f"**{value} {self.unit}** ({low} to {high})", self.goal]
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 0.1 else f"{1000 * seconds:.1f} ms"
 
 
 _HEADS = {

@@ -129,9 +129,9 @@ def test_load(
 
 
 def _modes() -> list[LoadingMode]:
-    """Return every way of loading that runs here without a GPU."""
+    """Return every way of loading that runs here."""
     modes = (*loading_modes(), *loading_modes(("disk-all",), quantisations=()))
-    return [mode for mode in modes if not mode.missing and not mode.place.startswith("gpu")]
+    return [mode for mode in modes if not mode.missing]
 
 
 @pytest.mark.parametrize("mode", _modes(), ids=lambda mode: mode.name)

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 ROOT = Path(__file__).parents[1]
 RECORDS, PLOT = ROOT / "fixtures" / "performance.json", ROOT / "docs" / "performance.svg"
+SECTIONS = {"writing": "", "loading": "", "inference": "", "gpu": "on a GPU, "}  # and how their labels begin
 # Colours and shapes that stay apart for the colour-blind, and in print (Okabe and Ito 2008, Color Universal Design).
 STYLES = {True: ("#0072b2", "o", "goal reached"), False: ("#d55e00", "^", "goal missed")}
 GOAL_COLOUR = "#666666"
@@ -33,13 +34,13 @@ def rows(records: dict[str, Any]) -> list[Row]:
     """Return the ratios that have a goal, in the order of the page."""
     return [
         Row(
-            f"{figure['what']} / {figure['baseline']}".replace("`", "").removeprefix("prunecheck "),
+            f"{SECTIONS[section]}{figure['what']} / {figure['baseline']}".replace("`", "").removeprefix("prunecheck "),
             figure["ratio"],
             figure["lowest"],
             figure["highest"],
             float(figure["goal"].removesuffix(" at most")),
         )
-        for section in ("writing", "loading", "inference")
+        for section in SECTIONS
         for figure in records[section]["ratios"]
         if figure["goal"]
     ]

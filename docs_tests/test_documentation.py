@@ -28,7 +28,7 @@ RUN_ELSEWHERE = {
 # Options of other programs.
 FOREIGN_OPTIONS = {
     "--durations", "--fixtures", "--quiet", "--import-mode", "--pyargs", "--help", "--lf", "--junitxml", "--index-url",
-    "--basetemp", "--size", "--rounds",  # of our own benchmarks
+    "--basetemp", "--size", "--rounds", "--gpu",  # of our own benchmarks
 }  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from tests.model.conftest import Checkpoints
 MODES = [
     mode
     for mode in (*loading_modes(), *loading_modes(("disk-all",), quantisations=()))
-    if not mode.place.startswith("gpu") and not (mode.is_quantised and mode.is_offloaded)  # which nobody can load
+    if not (mode.is_quantised and mode.is_offloaded)  # which nobody can load
 ]
 
 
