@@ -15,7 +15,7 @@ from harness.text_files import read_json_or_none
 from .check import FaultFound, NotChecked, Numbers, fault, listed
 from .generation_settings import GENERATION_FILE, generation_fault
 from .tokenizer_behaviour import compare_tokenizers
-from .tokenizer_reading import read_alone, short
+from .tokenizer_reading import short, stored_vocabulary
 
 # What decides which tokens a text becomes. Releases of transformers leave some of them out, and mean the same.
 _FILES: Final = (
@@ -46,12 +46,10 @@ def tokenizer_files(subject: Subject) -> Numbers:
 def _beyond_the_vocabulary(subject: Subject) -> FoundFault | None:
     """Return the fault of a tokenizer that gives tokens for which the model has no embedding."""
     embedding = subject.stored.tensors.get(EMBEDDING)
-    tokenizer = read_alone(subject.root)
-    if embedding is None or not embedding.shape or tokenizer is None or isinstance(tokenizer, str):
+    if embedding is None or not embedding.shape:
         return None
     rows = embedding.shape[0]
-    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
-    beyond = sorted((number, name) for name, number in vocabulary.items() if number >= rows)
+    beyond = sorted((number, name) for name, number in stored_vocabulary(subject.root).items() if number >= rows)
     if not beyond:
         return None
     (number, name) = beyond[0]

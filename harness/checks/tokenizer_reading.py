@@ -13,6 +13,7 @@ from typing import Any, Final
 from tokenizers import Tokenizer
 
 from harness.panics import Panicked, panics_as_errors
+from harness.text_files import read_json_or_none
 from harness.text_generation import text_prompts
 
 TOKENIZER_FILE: Final = "tokenizer.json"
@@ -47,6 +48,31 @@ def read_alone(root: Path) -> Tokenizer | str | None:
         return bare(Tokenizer.from_file(str(root / TOKENIZER_FILE)))
     except Exception as error:  # tokenizers raises plain Exceptions
         return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def stored_vocabulary(root: Path) -> dict[str, int]:
+    """Return the numbers of all tokens that the files name: tokenizer.json, or, without it, those that it is made of.
+
+    These are the vocabulary of a byte pair encoding, tokens that were added to it, and what tokenizer_config.json says
+    of them (transformers 4.57.6 and 5.23.0, `models/qwen2/tokenization_qwen2.py` and `tokenization_utils_base.py`).
+    Empty where nothing can be read, which other checks tell.
+    """
+    tokenizer = read_alone(root)
+    if isinstance(tokenizer, Tokenizer):
+        return dict(tokenizer.get_vocab(with_added_tokens=True))
+    if tokenizer is not None:
+        return {}
+    vocabulary, added, settings = (
+        read if isinstance(read := read_json_or_none(root / name), dict) else {}
+        for name in ("vocab.json", "added_tokens.json", "tokenizer_config.json")
+    )
+    if not vocabulary:
+        return {}
+    noted = settings.get("added_tokens_decoder")
+    for number, token in noted.items() if isinstance(noted, dict) else ():
+        if number.isdecimal() and len(number) < 10 and isinstance(token, dict):  # longer ones are none, or no number
+            added = {**added, str(token.get("content")): int(number)}
+    return {name: number for name, number in {**vocabulary, **added}.items() if isinstance(number, int)}
 
 
 def bare(tokenizer: Tokenizer) -> Tokenizer:

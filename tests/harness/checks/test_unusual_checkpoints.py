@@ -1,8 +1,10 @@
 """Unusual checkpoints: what is sound in them is sound, what is odd is a finding, what is wrong is found."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -95,9 +97,32 @@ def test_a_tensor_of_zeros_without_a_base(case: Callable[[str], Case], tmp_path:
     assert "1 kept tensor(s) are all zero: model.layers.2.mlp.up_proj.weight" in report.findings
 
 
+def take_apart(base: Path, form: str) -> None:
+    """Store a tokenizer of bytes as vocabulary and merges, its last token in the place that `form` names."""
+    if form == "tokenizer.json":
+        return
+    vocabulary = json.loads((base / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    (base / "tokenizer.json").unlink()
+    (base / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
+    settings: dict[str, Any] = {"tokenizer_class": "Qwen2Tokenizer"}
+    if form != "vocab.json":
+        last, number = max(vocabulary.items(), key=lambda item: item[1])
+        del vocabulary[last]
+        if form == "added_tokens.json":
+            (base / form).write_text(json.dumps({last: number}), encoding="utf-8")
+        else:
+            settings[form] = {str(number): {"content": last, "special": True}}
+    (base / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+    (base / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+
+
+@pytest.mark.parametrize("form", ["tokenizer.json", "vocab.json", "added_tokens.json", "added_tokens_decoder"])
 @pytest.mark.parametrize("rows", [320, 256, 255])
-def test_vocabulary_and_tokenizer(rows: int, case: Callable[[str], Case], tmp_path: Path) -> None:
-    """A tokenizer of 256 tokens fits 320 or 256 rows of the embedding; with 255, token 255 has none, which is told."""
+def test_vocabulary_and_tokenizer(rows: int, form: str, case: Callable[[str], Case], tmp_path: Path) -> None:
+    """A tokenizer of 256 tokens fits 320 or 256 rows of the embedding; with 255, token 255 has none, which is told.
+
+    In whatever form it is stored: as one file, or as vocabulary and merges, with the last token noted apart or not.
+    """
 
     def cut(tensors: dict[str, torch.Tensor]) -> None:
         tensors["model.embed_tokens.weight"] = tensors["model.embed_tokens.weight"][:rows].clone()
@@ -105,6 +130,7 @@ def test_vocabulary_and_tokenizer(rows: int, case: Callable[[str], Case], tmp_pa
     copy_checkpoint(case("tied").base, tmp_path / "base")
     edit_tensors(tmp_path / "base", cut)
     edit_config(tmp_path / "base", lambda config: config.update(vocab_size=rows))
+    take_apart(tmp_path / "base", form)
     prune_checkpoint(tmp_path / "base", tmp_path / "pruned", case("tied").plan, sync=False)
     for base in (tmp_path / "base", None):
         report = judge(case("tied"), tmp_path / "pruned", base=base, keyword="stored.tokenizer")
