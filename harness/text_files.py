@@ -1,28 +1,34 @@
-"""Files that strangers wrote: which can be read at all, and JSON as transformers reads it; errors of one line."""
+"""Files that strangers wrote: which may be read at all, and JSON as transformers reads it; errors of one line."""
 
 from __future__ import annotations
 
 import json
+import os
 import stat
 from pathlib import Path
 from typing import Any, Final
 
-from pruning.json_files import is_deeper_than
+from pruning.json_files import is_deeper_than, shortened
+from pruning.regular_files import is_within
 
 from .errors import CannotRun
 
 # The largest tokenizer.json are some 30 MB; a sparse file of a terabyte costs its sender nothing.
 _MOST_BYTES: Final = 10**9
 _TEXT: Final = (".json", ".py", ".jinja", ".txt", ".model")
+_READ: Final = (*_TEXT, ".safetensors")
+_READ_FOLDERS: Final = ("additional_chat_templates", "custom_generate")  # of transformers 5.23.0
 _MOST_LEVELS: Final = 200
 MOST_LAYERS: Final = 10_000
 
 
 def require_readable(root: Path) -> None:
-    """Raise CannotRun if something in a checkpoint's directory can keep a reader, of whatever library, for ever.
+    """Raise CannotRun if a reader of a checkpoint, of whatever library, would wait for ever, or read what is not in it.
 
-    That is a FIFO or a device in a file's place, also behind a link (transformers 5.23.0 opens the shards that an
-    index names without a look at what they are), and a file that is read as a whole and is absurdly large.
+    The first is a FIFO or a device in a file's place, also behind a link (transformers 5.23.0 opens the shards that an
+    index names without a look at what they are), and a file that is read as a whole and is absurdly large. The second
+    is a link out of the directory, but for the hub cache's: whoever sent it would choose which of this machine's files
+    are judged, and shown. No file is opened.
     """
     for path in root.rglob("*"):
         try:
@@ -33,6 +39,16 @@ def require_readable(root: Path) -> None:
             raise CannotRun(f"{path} is not a regular file: put the file itself in its place")
         if path.suffix in _TEXT and stat.S_ISREG(status.st_mode) and status.st_size > _MOST_BYTES:
             raise CannotRun(f"{path} has {status.st_size} bytes, more than any such file needs: remove it")
+        if path.is_symlink() and _is_read(path, status) and not is_within(path, root):
+            what = "folder" if stat.S_ISDIR(status.st_mode) else "file"
+            raise CannotRun(
+                f"{path} is a link to {shortened(os.path.realpath(path))}, which is outside the checkpoint: "
+                f"put the {what} itself in its place"
+            )
+
+
+def _is_read(path: Path, status: os.stat_result) -> bool:
+    return path.name in _READ_FOLDERS if stat.S_ISDIR(status.st_mode) else path.suffix in _READ
 
 
 def read_json(path: Path) -> Any:

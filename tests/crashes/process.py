@@ -24,6 +24,9 @@ _LONGEST = 120  # seconds; what takes longer hangs
 
 def main() -> None:
     """Run the command line that is named, which imports what it needs; then answer requests, a line of stdin each."""
+    # Whoever runs the tests in the background has it ignored, which commands leave to be so: no moment would kill one.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
     from harness import cli
 
     out, err = (redirect(io.StringIO()) for redirect in (contextlib.redirect_stdout, contextlib.redirect_stderr))

@@ -60,8 +60,7 @@ class Resumed:
         assert again.code == 0, again
         assert self.results(out) == whole
         assert not [name for name in os.listdir(out) if name.startswith(".")]
-        # A folder whose lock file was not made yet cannot be told from a stranger's, and is empty.
-        assert not [path for path in self.temporary.rglob("*") if path.is_file() or path.parent != self.temporary]
+        assert not list(self.temporary.iterdir())
 
     def kill_at_moments(self, folder: Path, kind: signal.Signals, count: int) -> None:
         """Kill it at `count` moments of its whole length, and judge each."""

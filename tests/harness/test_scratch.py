@@ -1,5 +1,6 @@
 """Folders for temporary files: removed when they were used, and by the next process where one was killed."""
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -25,6 +26,12 @@ with scratch_folder() as folder:
 """
 HOLD = LEAVE.format(then='print(folder, flush=True); sys.stdin.read(); print((folder / "weights/file").read_text())')
 DIE = LEAVE.format(then="os.kill(os.getpid(), 9)")
+# Killed just before its lock file is made, and just after that is removed.
+DIE_EMPTY = {
+    "made": "import tempfile\nmade = tempfile.mkdtemp\n"
+    "tempfile.mkdtemp = lambda prefix: (made(prefix=prefix), os.kill(os.getpid(), 9))" + LEAVE.format(then="pass"),
+    "removed": LEAVE.format(then="type(folder).rmdir = lambda _: os.kill(os.getpid(), 9)"),
+}
 
 
 @pytest.fixture
@@ -37,10 +44,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return directory
 
 
-def abandoned(place: Path) -> Path:
+def abandoned(place: Path, code: str = DIE) -> Path:
     """Return the folder that a killed process left."""
     before = set(place.iterdir())
-    assert run_python(DIE, check=False).returncode == -signal.SIGKILL
+    assert run_python(code, check=False).returncode == -signal.SIGKILL
     (left,) = set(place.iterdir()) - before
     return left
 
@@ -70,6 +77,15 @@ def test_what_a_killed_process_left(place: Path) -> None:
             remove_abandoned()
             assert folder.exists(), "this process's own"
         assert living.communicate("")[0] == "x\n"
+    assert list(place.iterdir()) == []
+
+
+@pytest.mark.parametrize("killed_while", ["made", "removed"])
+def test_what_is_left_empty(killed_while: str, place: Path) -> None:
+    """A folder that a killed process left without its lock file, which is made first and removed last, is removed."""
+    left = abandoned(place, DIE_EMPTY[killed_while])
+    assert list(left.iterdir()) == []
+    remove_abandoned()
     assert list(place.iterdir()) == []
 
 
@@ -111,6 +127,15 @@ def _without_a_lock_file(place: Path, elsewhere: Path) -> None:
     (place / f"{PREFIX}stranger" / "file").write_text("x")
 
 
+def _empty_by_another_name(place: Path, elsewhere: Path) -> None:
+    (place / "prunecheck-results").mkdir()
+
+
+def _a_link_to_an_empty_one(place: Path, elsewhere: Path) -> None:
+    elsewhere.mkdir()
+    (place / f"{PREFIX}link").symlink_to(elsewhere)
+
+
 def _of_another_name(place: Path, elsewhere: Path) -> None:
     abandoned(place).rename(place / "other")
 
@@ -142,6 +167,8 @@ def _of_another_user(place: Path, elsewhere: Path) -> None:
     "made",
     [
         _without_a_lock_file,
+        _empty_by_another_name,
+        _a_link_to_an_empty_one,
         _of_another_name,
         _a_link,
         _its_lock_file_is_a_link,
@@ -184,3 +211,33 @@ def test_removed_before_it_was_locked(place: Path, monkeypatch: pytest.MonkeyPat
     with scratch_folder() as folder:
         assert folder.exists()
         assert folders[0] != folder
+
+
+def test_removed_before_it_had_its_lock_file(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that another process removes between our making it and its lock file is made anew."""
+    real, folders = tempfile.mkdtemp, []
+
+    def make(prefix: str) -> str:
+        folders.append(real(prefix=prefix))
+        if len(folders) == 1:
+            remove_abandoned()
+            assert not Path(folders[0]).exists()
+        return folders[-1]
+
+    monkeypatch.setattr(scratch.tempfile, "mkdtemp", make)
+    with scratch_folder() as folder:
+        assert folder.exists()
+        assert folders[0] != str(folder)
+
+
+def test_without_locks(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the file system has no locks, a folder is there as long as it is used, and nobody else removes it."""
+
+    def refuse(*_: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(scratch.fcntl, "flock", refuse)
+    with scratch_folder() as folder:
+        remove_abandoned()
+        assert folder.exists()
+    assert list(place.iterdir()) == []

@@ -8,8 +8,9 @@ from tests.unit.checkpoints import run_python
 
 # In place of a command: what is killed within one of these places, and then waits.
 RUN = """
-import os, signal, sys, time, weakref
-from harness import cli
+import os, signal, sys, threading, time, weakref
+from concurrent.futures import Future
+from harness import cli, signals
 
 # Whoever runs the tests in the background has it ignored, which is left to be so.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -26,7 +27,9 @@ class Referred:
     pass
 
 def app():
-    if sys.argv[2] == "destructor":
+    if sys.argv[2].startswith("destructor"):
+        if sys.argv[2] == "destructor, and before that is over":
+            signals._SECONDS = 0
         Destroyed()
     elif sys.argv[2] == "callback":
         referred = Referred()
@@ -40,6 +43,13 @@ def app():
                 raise ValueError("cannot be undone")
         except ValueError:
             raise cli.CannotRun("does not load") from None
+    elif sys.argv[2] == "waits":
+        threading.Timer(0.05, killed).start()
+        Future().result()
+    elif sys.argv[2] == "waits again and again":
+        threading.Timer(0.05, killed).start()
+        while True:
+            threading.Event().wait(0.001)
     else:
         killed()
     time.sleep(10)
@@ -49,12 +59,56 @@ cli.main()
 """
 
 
-@pytest.mark.parametrize("place", ["destructor", "callback", "what fails to be undone", "elsewhere"])
+# In place of a command: one that takes a lock and gives it back until the signal comes, again and again.
+LOCK = """
+import os, signal, sys, threading, time
+from _thread import start_new_thread
+from harness.signals import Ended, exit_at_signals
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+exit_at_signals()
+
+def kill():
+    time.sleep(0.002)
+    os.kill(os.getpid(), int(sys.argv[1]))
+
+taken = 0
+for _ in range(20):
+    condition = threading.Condition(threading.Lock())
+    try:
+        start_new_thread(kill, ())
+        while True:
+            with condition:
+                pass
+    except Ended:
+        taken += not condition.acquire(blocking=False)
+print(taken)
+"""
+
+PLACES = [
+    "destructor",
+    "destructor, and before that is over",
+    "callback",
+    "what fails to be undone",
+    "waits",
+    "waits again and again",
+    "elsewhere",
+]
+
+
+@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_is_never_lost(kind: signal.Signals, place: str) -> None:
     """A command ends with the signal's code, in silence, wherever it arrives: destructors are no exception."""
     process = run_python(RUN, int(kind), place, check=False)
     assert (process.returncode, process.stderr) == (128 + kind, "")
+
+
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
+def test_no_lock_stays_taken(kind: signal.Signals, capfd: pytest.CaptureFixture[str]) -> None:
+    """Where a lock is being taken or given back, a signal waits until that is done."""
+    run_python(LOCK, int(kind))
+    assert capfd.readouterr().out == "0\n"
 
 
 def test_other_ignored_exceptions_are_printed() -> None:

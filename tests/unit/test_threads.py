@@ -6,6 +6,54 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pruning.threads import threads
+from tests.unit.checkpoints import run_python
+
+# Raises at the first step of the main thread within the block of `threads`, then at the second, ... until there are no
+# more; a step is an instruction of Python's own, in `pruning/threads.py` or in what it calls.
+INTERRUPT = """
+import sys, time
+from pruning.threads import threads
+
+class Interrupt(BaseException):
+    pass
+
+def interrupted(number):
+    working, left = [], [number]
+
+    def job():
+        for _ in range(2):
+            working.append(True)
+            time.sleep(0.001)
+            working.pop()
+            yield 1
+
+    def step(frame, event, _):
+        frame.f_trace_opcodes = True
+        if event == "opcode" and frame.f_code.co_filename != "<string>":
+            left[0] -= 1
+            if left[0] < 0:
+                sys.settrace(None)
+                raise Interrupt
+        return step
+
+    sys.settrace(step)
+    try:
+        with threads() as running:
+            for _ in range(2):
+                running.run([job(), job()], lambda count: None)
+                running.run_behind(lambda: sum(job()), lambda: None)
+    except Interrupt:
+        assert not working, f"after step {number} something goes on"
+        return True
+    finally:
+        sys.settrace(None)
+    return False
+
+steps = 0
+while interrupted(steps):
+    steps += 1
+print(steps)
+"""
 
 
 @given(st.lists(st.lists(st.integers(0, 100)), max_size=20))
@@ -103,3 +151,9 @@ def test_an_error_of_the_block_leaves_nothing_running():
     with pytest.raises(ValueError, match="planted"):
         run()
     assert done == [True, "afterwards"]
+
+
+def test_a_signal_at_any_step_ends_all(capfd):
+    """What a signal raises, at whichever step, is raised, nothing goes on, and nothing is waited for for ever."""
+    run_python(INTERRUPT)
+    assert int(capfd.readouterr().out) > 100

@@ -18,6 +18,7 @@ from harness.scan.run import scan_checkpoint
 from harness.text_files import read_json
 from tests.harness.checks.cases import PLAIN, Case, judge, record, told
 from tests.unit.checkpoints import exactly, raw_shard
+from tests.unit.test_source import as_hub_cache
 
 pytestmark = pytest.mark.newest
 
@@ -76,6 +77,76 @@ def test_a_shard_that_is_no_file(case: Callable[[str], Case], tmp_path: Path) ->
             CannotRun, match=exactly(f"{shard} is not a regular file: put the file itself in its place")
         ):
             judge(case("untied"), **({"checkpoint": tmp_path / name} if name == "sound" else {"base": tmp_path / name}))
+
+
+def outside(path: Path, elsewhere: Path, what: str = "file") -> str:
+    """Return the pattern of the line on a link out of the checkpoint."""
+    return exactly(
+        f"{path} is a link to '{elsewhere}', which is outside the checkpoint: put the {what} itself in its place"
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["config.json", "model.safetensors", "pruning.json", "tokenizer.json", "tokenizer_config.json",
+     "modeling_pruned_qwen3.py", "chat_template.jinja", "other.safetensors"],
+)  # fmt: skip
+def test_links_out_of_the_checkpoint(name: str, case: Callable[[str], Case], hostile: Path) -> None:
+    """A link to a file elsewhere, under a name that is read, ends the judging with one line that names both."""
+    elsewhere = hostile.parent / "private"
+    if (hostile / name).exists():
+        (hostile / name).rename(elsewhere)
+    else:
+        elsewhere.write_text("a secret")
+    (hostile / name).symlink_to("../private")
+    with pytest.raises(CannotRun, match=outside(hostile / name, elsewhere)):
+        judge(case("tied"), hostile)
+
+
+def test_a_shard_that_is_a_link(case: Callable[[str], Case], tmp_path: Path) -> None:
+    """A shard that is a link to another checkpoint's is refused; in the base too."""
+    for name, checkpoint in (("sound", case("untied").sound), ("base", case("untied").base)):
+        copy_checkpoint(checkpoint, tmp_path / name)
+        shard = tmp_path / name / "model-00002-of-00003.safetensors"
+        shard.unlink()
+        shard.symlink_to(checkpoint / shard.name)
+        with pytest.raises(CannotRun, match=outside(shard, checkpoint / shard.name)):
+            judge(case("untied"), **({"checkpoint": tmp_path / name} if name == "sound" else {"base": tmp_path / name}))
+
+
+def test_a_folder_that_is_a_link(case: Callable[[str], Case], hostile: Path) -> None:
+    """So is a folder in which transformers looks for templates."""
+    elsewhere, folder = hostile.parent / "private", hostile / "additional_chat_templates"
+    elsewhere.mkdir()
+    folder.symlink_to(elsewhere)
+    with pytest.raises(CannotRun, match=outside(folder, elsewhere, "folder")):
+        judge(case("tied"), hostile)
+
+
+@pytest.mark.parametrize("kind", ["hub cache", "within", "not read"])
+def test_links_that_are_sound(kind: str, case: Callable[[str], Case], hostile: Path, tmp_path: Path) -> None:
+    """Links to the hub cache's blobs, within the checkpoint, to its directory, and of what is not read, are sound."""
+    base = tmp_path / "base"
+    copy_checkpoint(case("tied").base, base)
+    if kind == "hub cache":
+        hostile, base = (as_hub_cache(tmp_path, each, f"models--some-org--{each.name}") for each in (hostile, base))
+    elif kind == "within":
+        (hostile / "files").mkdir()
+        for name in ("config.json", "model.safetensors"):
+            (hostile / name).rename(hostile / "files" / name)
+            (hostile / name).symlink_to(f"files/{name}")
+    else:
+        for name, elsewhere in {
+            "training_args.bin": "/etc/hostname",
+            "README.md": "/etc/hostname",
+            "runs": "/",
+        }.items():
+            (hostile / name).unlink(missing_ok=True)
+            (hostile / name).symlink_to(elsewhere)
+    for name, checkpoint in (("link", hostile), ("link to the base", base)):
+        (tmp_path / name).symlink_to(checkpoint)
+    report = judge(case("tied"), tmp_path / "link", base=tmp_path / "link to the base")
+    assert report.verdict == "sound", told(report)
 
 
 @pytest.mark.parametrize("name", ["config.json", "pruning.json", "tokenizer.json", "modeling_pruned_qwen3.py"])
