@@ -1,64 +1,103 @@
-"""Write a shard that keeps some of another's tensors: byte ranges from file to file, in constant memory."""
+"""Write shards that keep some of others' tensors: byte ranges from file to file, in constant memory."""
 
 import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from .errors import CheckpointError
 from .shards import Shard, Tensor, shard_header
-from .threads import Job, Threads
+from .staging import sync_path
+from .threads import run_side_by_side
 
 Advance = Callable[[int], None]  # called with the bytes just done
 Progress = Callable[[int, int], None]  # called with the bytes just done, and the bytes there are in all
 
-# What a thread copies at a time: large enough that starting costs nothing, small enough that each has its share.
-_RUN_BYTES = 32 * 2**20
+# What a thread does at a time: large enough that starting costs nothing, small enough that each has its share.
+_SHARE_BYTES = 32 * 2**20
 # Small enough that what was read is hashed and written out of the processor's own cache, beside the pages it goes to.
 _BUFFER_BYTES = 2**18
 _BLOCK_BYTES = 512  # what st_blocks counts, whatever the file system's own blocks are (stat(2))
 
+_Job = Iterator[int | Path]  # yields the bytes just written, and behind each share the file, which may be synced
+_Share = tuple[Sequence[Tensor], int]  # tensors, one behind the other in the new file, and where the first begins
 
-def write_shard(
-    path: Path,
-    source: Shard,
-    tensors: Sequence[Tensor],
-    *,
-    checksum: bool,
-    sync: bool,
-    advance: Advance,
-    threads: Threads,
-) -> list[str | None]:
-    """Write a new shard at `path` with some of `source`'s tensors, in their order; return a sha256 (hex) for each.
 
-    Without `checksum` the list holds None, and the bytes go from file to file within the kernel where it can; in
-    either case each is read once. Holes of the source, which hold no block and read as zeros, are holes in the copy.
-    With `sync` the file is on the disk when `threads` end, not yet at the return.
-    `advance` is called with the number of bytes just written. Raises CheckpointError if the source cannot be
-    read or changes meanwhile, OSError if the new file cannot be written.
+@dataclass(frozen=True)
+class NewShard:
+    """A shard to write: its file's name, the shard that its bytes come from, and which of its tensors it keeps."""
+
+    name: str
+    source: Shard
+    tensors: tuple[Tensor, ...]
+
+
+def write_shards(
+    directory: Path, shards: Sequence[NewShard], *, checksum: bool, sync: bool, advance: Advance
+) -> dict[str, str]:
+    """Write new shards to `directory`; return the sha256 (hex) of each tensor by its name, none without `checksum`.
+
+    Without `checksum` the bytes go from file to file within the kernel where it can; in either case each is read
+    once. Holes of a source, which hold no block and read as zeros, are holes in the copy. With `sync` the files are
+    on the disk at the return, their directory's entries not yet.
+    `advance` is called with the number of bytes just written. Raises CheckpointError if a source cannot be read or
+    changes meanwhile, OSError if a new file cannot be written.
     """
-    header = memoryview(shard_header(tensors, source.metadata))
-    runs = list(_runs(tensors, len(header)))
-    with _SourceFile(source) as input_file, ExitStack() as stack:
-        output_file = stack.enter_context(path.open("xb", buffering=0))
-        output = output_file.fileno()
-        _write_all(output, header, 0)
-        os.ftruncate(output, len(header) + sum(tensor.size for tensor in tensors))  # a hole may be its end
-        checksums: list[list[str]] = [[] for _ in runs]
-        if checksum:
-            jobs = [_copy_hashing(input_file, output, *each) for each in zip(runs, checksums, strict=True)]
-        else:
-            # One job: the kernel copies into a file under a lock, for which threads would only wait.
-            jobs = [_copy(input_file, output, runs)]
-        threads.run(jobs, advance)
-        input_file.require_unchanged()
-        if sync:
-            threads.run_behind(partial(os.fsync, output), stack.pop_all().close)
-    return [each for run in checksums for each in run] if checksum else [None] * len(tensors)
+    checksums: dict[str, str] = {}
+
+    def tell(done: int | Path) -> None:
+        if isinstance(done, int):
+            advance(done)
+        elif sync:
+            sync_path(done)  # in this thread, while others go on
+
+    run_side_by_side(_jobs(directory, shards, checksums if checksum else None), tell)
+    return checksums
+
+
+def _jobs(directory: Path, shards: Sequence[NewShard], checksums: dict[str, str] | None) -> Iterator[_Job]:
+    """Make each file as long as it will be, and yield the jobs that fill it.
+
+    Shares of a file are hashed side by side. Without checksums one job copies them all, since the kernel copies into
+    a file under a lock, for which threads would only wait; different files are copied side by side.
+    """
+    for shard in shards:
+        header = memoryview(shard_header(shard.tensors, shard.source.metadata))
+        path = directory / shard.name
+        with path.open("xb", buffering=0) as file:
+            _write_all(file.fileno(), header, 0)
+            size = sum(tensor.size for tensor in shard.tensors)
+            os.ftruncate(file.fileno(), len(header) + size)  # a hole may be its end
+        shares = list(_shares(shard.tensors, len(header)))
+        for of_job in [shares] if checksums is None else [[share] for share in shares]:
+            yield _copy_shares(shard.source, path, of_job, checksums)
+
+
+def _shares(tensors: Sequence[Tensor], offset: int) -> Iterator[_Share]:
+    share: list[Tensor] = []
+    size = 0
+    for tensor in tensors:
+        if share and size + tensor.size > _SHARE_BYTES:
+            yield share, offset
+            share, size, offset = [], 0, offset + size
+        share.append(tensor)
+        size += tensor.size
+    yield share, offset  # one at least: a file without tensors has to be synced, too
+
+
+def _copy_shares(source: Shard, path: Path, shares: Sequence[_Share], checksums: dict[str, str] | None) -> _Job:
+    # Opened by each job, so that no more files are open than jobs run.
+    with _SourceFile(source) as source_file, path.open("r+b", buffering=0) as file:
+        for tensors, offset in shares:
+            for run in _runs(tensors, offset):
+                if checksums is None:
+                    yield from _copy(source_file, file.fileno(), run)
+                else:
+                    yield from _copy_hashing(source_file, file.fileno(), run, checksums)
+            source_file.require_unchanged()
+            yield path
 
 
 def read_tensor(shard: Shard, tensor: Tensor) -> Iterator[memoryview]:
@@ -149,7 +188,7 @@ class _Run:
 def _runs(tensors: Sequence[Tensor], offset: int) -> Iterator[_Run]:
     run: list[Tensor] = []
     for tensor in tensors:
-        if run and (tensor.begin != run[-1].end or tensor.end - run[0].begin > _RUN_BYTES):
+        if run and tensor.begin != run[-1].end:
             yield _Run(run, offset)
             offset += run[-1].end - run[0].begin
             run = []
@@ -158,20 +197,19 @@ def _runs(tensors: Sequence[Tensor], offset: int) -> Iterator[_Run]:
         yield _Run(run, offset)
 
 
-def _copy(source: _SourceFile, output: int, runs: Sequence[_Run]) -> Job:
-    for run in runs:
-        for begin, end, is_stored in source.stretches(run.begin, run.end):
-            if is_stored:
-                yield from _copy_stretch(source, output, begin, end, run.offset - run.begin)
-            else:
-                yield end - begin
+def _copy(source: _SourceFile, output: int, run: _Run) -> Iterator[int]:
+    for begin, end, is_stored in source.stretches(run.begin, run.end):
+        if is_stored:
+            yield from _copy_stretch(source, output, begin, end, run.offset - run.begin)
+        else:
+            yield end - begin
 
 
-def _copy_stretch(source: _SourceFile, output: int, begin: int, end: int, shift: int) -> Job:
+def _copy_stretch(source: _SourceFile, output: int, begin: int, end: int, shift: int) -> Iterator[int]:
     while begin < end:
         try:
             count = os.copy_file_range(
-                source.descriptor, output, min(_RUN_BYTES, end - begin), offset_src=begin, offset_dst=begin + shift
+                source.descriptor, output, min(_SHARE_BYTES, end - begin), offset_src=begin, offset_dst=begin + shift
             )
         except OSError:
             count = 0
@@ -187,7 +225,7 @@ def _copy_stretch(source: _SourceFile, output: int, begin: int, end: int, shift:
         yield count
 
 
-def _copy_hashing(source: _SourceFile, output: int, run: _Run, checksums: list[str]) -> Job:
+def _copy_hashing(source: _SourceFile, output: int, run: _Run, checksums: dict[str, str]) -> Iterator[int]:
     parts, part, offset = _read(source, run.begin, run.end), memoryview(b""), run.offset
     for tensor in run.tensors:
         digest, missing = hashlib.sha256(), tensor.size
@@ -201,7 +239,7 @@ def _copy_hashing(source: _SourceFile, output: int, run: _Run, checksums: list[s
             hashed = part[:missing]
             digest.update(hashed)
             part, missing = part[len(hashed) :], missing - len(hashed)
-        checksums.append(digest.hexdigest())
+        checksums[tensor.name] = digest.hexdigest()
 
 
 def _read(source: _SourceFile, begin: int, end: int) -> Iterator[tuple[memoryview, bool]]:

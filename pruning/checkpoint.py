@@ -4,24 +4,23 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from .audit import require_manifest
-from .byte_copy import Progress, write_shard
+from .byte_copy import NewShard, Progress, write_shards
 from .errors import CheckpointError, DestinationError
 from .json_files import shortened
 from .manifest import checksums, kept_entries, manifest_lines, pruned_entries, source_identity
 from .model_card import CARD_FILE, HEAD_BYTES, card_rewriter
 from .plan import PrunePlan
 from .remote.per_layer_skip import MANIFEST_FILE
-from .shards import INDEX_FILE, Shard, Tensor, shard_names
+from .shards import INDEX_FILE, Tensor, shard_names
 from .source import CONFIG_FILE, Source, find_checkpoint, read_source, require_prunable
-from .staging import staged_directory, sync_directory
+from .staging import staged_directory, sync_path
 from .state_dict import is_pruned
-from .threads import threads
 
 
 @dataclass(frozen=True)
@@ -36,13 +35,6 @@ class PruneResult:
     tensors_pruned: int
     shards: int
     left_behind: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _NewShard:
-    name: str
-    source: Shard
-    tensors: tuple[Tensor, ...]
 
 
 def prune_checkpoint(
@@ -88,19 +80,7 @@ def prune_checkpoint(
 
     try:
         with staged_directory(target, overwrite=overwrite, sync=sync) as staging:
-            with threads() as running:
-                digests = [
-                    write_shard(
-                        staging / shard.name,
-                        shard.source,
-                        shard.tensors,
-                        checksum=checksum,
-                        sync=sync,
-                        advance=advance,
-                        threads=running,
-                    )
-                    for shard in shards
-                ]
+            digests = write_shards(staging, shards, checksum=checksum, sync=sync, advance=advance)
             _write_small_files(staging, read, whole_plan, shards, digests, dropped, sync)
     except OSError as error:
         raise DestinationError(_cannot_write(target, shards, error)) from None
@@ -135,7 +115,7 @@ def _real(path: Path) -> Path:
     return Path(os.path.realpath(path))  # unlike Path.resolve, no error for a link to itself
 
 
-def _new_shards(source: Source, plan: PrunePlan) -> tuple[_NewShard, ...]:
+def _new_shards(source: Source, plan: PrunePlan) -> tuple[NewShard, ...]:
     """Return the shards to write, without those that the plan empties.
 
     If it empties all, one without tensors stays, and without the metadata of its source, since which one that was
@@ -147,15 +127,15 @@ def _new_shards(source: Source, plan: PrunePlan) -> tuple[_NewShard, ...]:
     ]
     kept = [(shard, tensors) for shard, tensors in kept if tensors] or [(replace(source.shards[0], metadata=None), ())]
     names = shard_names(len(kept))
-    return tuple(_NewShard(name, shard, tensors) for name, (shard, tensors) in zip(names, kept, strict=True))
+    return tuple(NewShard(name, shard, tensors) for name, (shard, tensors) in zip(names, kept, strict=True))
 
 
 def _write_small_files(
     staging: Path,
     source: Source,
     plan: PrunePlan,
-    shards: Sequence[_NewShard],
-    digests: Sequence[Sequence[str | None]],
+    shards: Sequence[NewShard],
+    digests: Mapping[str, str],
     dropped: Sequence[Tensor],
     sync: bool,
 ) -> None:
@@ -192,25 +172,24 @@ def _source_of(source: Source, files: dict[str, str]) -> dict[str, Any]:
 
 
 def _with_checksums(
-    source: Source, shards: Sequence[_NewShard], digests: Sequence[Sequence[str | None]]
+    source: Source, shards: Sequence[NewShard], digests: Mapping[str, str]
 ) -> Iterator[tuple[Tensor, str | None]]:
     """Yield each tensor that was written with the checksum of its bytes.
 
     Raises CheckpointError if the bytes of a pruned source are not those of its own manifest.
     """
     described = source.manifest.kept if source.manifest else {}
-    for shard, shard_digests in zip(shards, digests, strict=True):
-        for tensor, found in zip(shard.tensors, shard_digests, strict=True):
-            expected = described.get(tensor.name, {}).get("sha256")
-            if None not in (expected, found) and expected != found:
-                raise CheckpointError(
-                    f"{source.root}: the bytes of {shortened(tensor.name)} have sha256 {found}, "
-                    f"but {MANIFEST_FILE} says {expected}"
-                )
-            yield tensor, found
+    for tensor in (tensor for shard in shards for tensor in shard.tensors):
+        expected, found = described.get(tensor.name, {}).get("sha256"), digests.get(tensor.name)
+        if None not in (expected, found) and expected != found:
+            raise CheckpointError(
+                f"{source.root}: the bytes of {shortened(tensor.name)} have sha256 {found}, "
+                f"but {MANIFEST_FILE} says {expected}"
+            )
+        yield tensor, found
 
 
-def _index_lines(shards: Sequence[_NewShard]) -> Iterator[str]:
+def _index_lines(shards: Sequence[NewShard]) -> Iterator[str]:
     weight_map = {tensor.name: shard.name for shard in shards for tensor in shard.tensors}
     metadata = {
         "total_parameters": sum(tensor.elements for shard in shards for tensor in shard.tensors),
@@ -223,7 +202,7 @@ def _index_lines(shards: Sequence[_NewShard]) -> Iterator[str]:
     yield "\n"
 
 
-def _stored_bytes(shards: Sequence[_NewShard]) -> int:
+def _stored_bytes(shards: Sequence[NewShard]) -> int:
     return sum(tensor.size for shard in shards for tensor in shard.tensors)
 
 
@@ -258,7 +237,7 @@ def _copy_companion(source: Path, destination: Path, sync: bool, rewrite: Callab
         if sync:
             os.fsync(writer.fileno())
     if sync:
-        sync_directory(destination.parent)
+        sync_path(destination.parent)
     return digest.hexdigest()
 
 
@@ -270,7 +249,7 @@ def _write(path: Path, lines: Iterator[str] | Sequence[str], sync: bool) -> None
             os.fsync(file.fileno())
 
 
-def _cannot_write(destination: Path, shards: Sequence[_NewShard], error: OSError) -> str:
+def _cannot_write(destination: Path, shards: Sequence[NewShard], error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         needed = _stored_bytes(shards)
         return f"{destination} needs {needed} bytes, for which no space is left: free some, or name another device"

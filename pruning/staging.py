@@ -39,20 +39,20 @@ def staged_directory(destination: Path, *, overwrite: bool, sync: bool) -> Itera
             new.mkdir()
             yield new
             if sync:
-                sync_directory(new)
+                sync_path(new)
             _require_replaceable(destination, overwrite)  # again: someone else may have made it meanwhile
             if destination.exists():
                 destination.rename(_sibling(destination, "old"))
             new.rename(destination)
             if sync:
-                sync_directory(destination.parent)
+                sync_path(destination.parent)
         finally:
             _put_right(destination)
 
 
-def sync_directory(path: Path) -> None:
-    """Wait until the entries of a directory are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+def sync_path(path: Path) -> None:
+    """Wait until the bytes of a file, or the entries of a directory, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)  # fsync is about the file, whichever descriptor it was written by
     try:
         os.fsync(descriptor)
     finally:

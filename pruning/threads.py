@@ -2,18 +2,19 @@
 
 A signal may raise in that thread between any two steps, as Ctrl-C does. The pools of `concurrent.futures`, and
 `threading`, have locks that they take in Python code: one that was just taken is then never given back, and whoever
-waits for it, waits for ever. So all here is of steps that nothing interrupts, and what is waited for at the end is a
-state: a message may be lost.
+waits for it, waits for ever. So in that thread all here is of steps that nothing interrupts, and what is waited for at
+the end is a state: a message may be lost.
 """
 
 import os
 from _thread import start_new_thread
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from queue import Empty, SimpleQueue
+from threading import Lock
+from typing import Generic, TypeVar
 
-Job = Iterator[int]  # does a part of its work at each step, and yields the bytes just done
+Told = TypeVar("Told")
 
 # As many keep any disk busy; more would only take memory.
 _MOST_PROCESSORS = 8
@@ -21,122 +22,72 @@ _MOST_PROCESSORS = 8
 _SECONDS = 0.1  # after which a thread's end is seen of which the message was lost
 
 
-class Threads:
-    """Some threads, which work on the jobs of one caller at a time, and on what may be done behind its back."""
+def run_side_by_side(jobs: Iterable[Iterator[Told]], tell: Callable[[Told], object]) -> None:
+    """Run the jobs to their end, in one thread more than there are processors, since one may wait for the disk.
 
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._started = 0
-        self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+    A job does a part of its work at each step; `tell` is called, in the calling thread, with what it yields, while
+    the jobs go on. The next job is taken when a thread is free, by one thread at a time. What a job, the making of
+    one or `tell` raises is raised here, once no job runs any more.
+    """
+    count = min(len(os.sched_getaffinity(0)), _MOST_PROCESSORS) + 1
+    threads = _Threads(jobs)
+    try:
+        for _ in range(count):
+            start_new_thread(threads.work, ())
+        while count:
+            event = threads.told.get()
+            if isinstance(event, BaseException):
+                raise event
+            if event is None:
+                count -= 1
+            else:
+                tell(*event)
+    finally:
+        try:
+            threads.end()
+        finally:
+            threads.end()  # where it was left early by a signal, since what is written to is about to be removed
+
+
+class _Threads(Generic[Told]):
+    """What threads do that share some jobs: `told` gets what the jobs yield, and of each thread None or its error."""
+
+    def __init__(self, jobs: Iterable[Iterator[Told]]) -> None:
+        self.told: SimpleQueue[tuple[Told] | BaseException | None] = SimpleQueue()
+        self._jobs, self._taking = iter(jobs), Lock()  # which the thread that waits never takes
         self._living: list[object] = []  # one entry for each thread that has begun to work
         self._ended: SimpleQueue[None] = SimpleQueue()
-        self._behind: SimpleQueue[BaseException | None] = SimpleQueue()  # what became of what is done behind
-        self._behind_count = 0
         self._stop = False
 
-    def run(self, jobs: Sequence[Job], advance: Callable[[int], None]) -> None:
-        """Run the jobs to their end; `advance` is called, in this thread, with what each yields.
-
-        What a job or `advance` raises is raised here, once nothing runs any more; then nothing more can be begun.
-        """
-        told: SimpleQueue[int | BaseException | None] = SimpleQueue()
-
-        def run_one(job: Job) -> None:
-            try:
-                if not self._stop:
-                    for count in job:
-                        told.put(count)
-                        if self._stop:
-                            break
-                told.put(None)
-            except BaseException as error:
-                told.put(error)
-
-        try:
-            for job in jobs:
-                self._begin(partial(run_one, job))
-            running = len(jobs)
-            while running:
-                event = told.get()
-                if isinstance(event, BaseException):
-                    raise event
-                if event is None:
-                    running -= 1
-                else:
-                    advance(event)
-        except BaseException:
-            self.end()
-            raise
-
-    def run_behind(self, work: Callable[[], None], afterwards: Callable[[], None]) -> None:
-        """Have `work` done while the caller goes on, and then, or in its place if nothing comes of it, `afterwards`.
-
-        What they raise is raised at the end of the block of `threads`.
-        """
-
-        def run() -> None:
-            try:
-                try:
-                    if not self._stop:
-                        work()
-                finally:
-                    afterwards()
-                self._behind.put(None)
-            except BaseException as error:
-                self._behind.put(error)
-
-        self._behind_count += 1
-        self._begin(run)
-
-    def finish(self) -> None:
-        """Wait for what is done behind; raises the first error of it."""
-        for _ in range(self._behind_count):
-            if (error := self._behind.get()) is not None:
-                raise error
-
-    def end(self) -> None:
-        """Begin nothing more, and wait for what was begun, also if a signal raises meanwhile."""
-        self._stop = True
-        try:
-            self._wait_for_threads()
-        finally:
-            self._wait_for_threads()  # where it was left early, since what is written to is about to be closed
-
-    def _begin(self, task: Callable[[], None]) -> None:
-        if self._started < self._count:
-            start_new_thread(self._work, ())
-            self._started += 1
-        self._tasks.put(task)
-
-    def _work(self) -> None:
+    def work(self) -> None:
+        """Run jobs in this thread until none is left, or all shall end."""
         # What is not there yet when the others are waited for finds that it shall begin nothing more.
         entry = object()
         self._living.append(entry)
         try:
-            while (task := self._tasks.get()) is not None:
-                task()
+            self.told.put(self._run_jobs())
         finally:
             self._living.remove(entry)
             self._ended.put(None)
 
-    def _wait_for_threads(self) -> None:
-        for _ in range(self._count):
-            self._tasks.put(None)
+    def end(self) -> None:
+        """Have no thread begin anything more, and wait until none works."""
+        self._stop = True
         while self._living:
             with suppress(Empty):
                 self._ended.get(timeout=_SECONDS)
 
+    def _run_jobs(self) -> BaseException | None:
+        try:
+            while not self._stop and (job := self._take()) is not None:
+                for event in job:
+                    self.told.put((event,))
+                    if self._stop:
+                        break
+        except BaseException as error:
+            return error
+        return None
 
-@contextmanager
-def threads() -> Iterator[Threads]:
-    """Yield threads, one more than there are processors, since one may be waiting for the disk.
-
-    At the end of the block all is done, or, if something was raised, nothing goes on.
-    """
-    processors = min(len(os.sched_getaffinity(0)), _MOST_PROCESSORS)
-    running = Threads(processors + 1)
-    try:
-        yield running
-        running.finish()
-    finally:
-        running.end()
+    def _take(self) -> Iterator[Told] | None:
+        with self._taking:
+            return next(self._jobs, None)

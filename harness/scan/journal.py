@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.errors import CannotRun
-from pruning.staging import sync_directory
+from pruning.staging import sync_path
 
 JOURNAL_FILE: Final = "measurements.jsonl"
 _NEW_FILE: Final = ".measurements.jsonl.new"
@@ -84,7 +84,7 @@ def _write_header(directory: Path, header: Mapping[str, Any]) -> None:
     except OSError:
         new.unlink(missing_ok=True)
         raise
-    sync_directory(directory)
+    sync_path(directory)
 
 
 def _read(path: Path, of: str) -> tuple[Mapping[str, Any], list[Any]]:

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pruning
-from pruning import CheckpointError, DestinationError, PlanError, PrunePlan, byte_copy, prune_checkpoint
+from pruning import CheckpointError, DestinationError, PlanError, PrunePlan, byte_copy, checkpoint, prune_checkpoint
 from pruning.families import FAMILIES
 from tests.unit.checkpoints import (
     ELEMENT_BYTES,
@@ -116,9 +117,9 @@ def test_a_pruned_checkpoint_is_the_source_less_the_pruned(tmp_path, drawn, data
     plan = PrunePlan(**data.draw(plan_lists(drawn["layers"])))
     before, written = read_files(source), []
     checksum = data.draw(st.booleans())
-    with pytest.MonkeyPatch.context() as small:  # so that tensors lie across buffers and runs, as large ones do
+    with pytest.MonkeyPatch.context() as small:  # so that tensors lie across buffers and shares, as large ones do
         small.setattr(byte_copy, "_BUFFER_BYTES", data.draw(st.sampled_from([1, 5, 12, 1000])))
-        small.setattr(byte_copy, "_RUN_BYTES", data.draw(st.sampled_from([1, 24, 1000])))
+        small.setattr(byte_copy, "_SHARE_BYTES", data.draw(st.sampled_from([1, 24, 1000])))
         result = prune_checkpoint(
             source,
             destination,
@@ -440,30 +441,104 @@ def test_short_writes_and_reads(tmp_path, monkeypatch, checksum):
     assert read_files(tmp_path / "out") == read_files(tmp_path / "expected")
 
 
-@pytest.mark.parametrize("checksum", [True, False])
-@pytest.mark.parametrize("change", ["truncate", "grow", "rewrite", "replace"])
-def test_a_source_that_changes_while_it_is_read(tmp_path, checksum, change):
-    """A source that is cut, grows, is written to or replaced meanwhile is an error, and leaves nothing."""
-    source = write_checkpoint(tmp_path / "source", shards=2)
-    shard = source / "model-00002-of-00002.safetensors"
+def change(shard, kind):
+    """Change a file in one of several ways."""
     content, status = shard.read_bytes(), shard.stat()
+    if kind == "truncate":
+        os.truncate(shard, len(content) - 1)
+    elif kind == "grow":
+        shard.write_bytes(content + b"x")
+    elif kind == "rewrite":
+        shard.write_bytes(content[:-1] + b"x")
+        os.utime(shard, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    else:
+        new = shard.with_name("new")
+        new.write_bytes(content[:-1] + b"x")
+        os.utime(new, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+        new.rename(shard)
 
-    def change_it(*_):
-        if change == "truncate":
-            os.truncate(shard, len(content) - 1)
-        elif change == "grow":
-            shard.write_bytes(content + b"x")
-        elif change == "rewrite":
-            shard.write_bytes(content[:-1] + b"x")
-            os.utime(shard, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
-        else:
-            (source / "new").write_bytes(content[:-1] + b"x")
-            os.utime(source / "new", ns=(status.st_atime_ns, status.st_mtime_ns + 1))
-            (source / "new").rename(shard)
 
+@pytest.mark.parametrize("checksum", [True, False])
+@pytest.mark.parametrize("kind", ["truncate", "grow", "rewrite", "replace"])
+def test_a_source_that_changes_before_it_is_copied(tmp_path, monkeypatch, checksum, kind):
+    """A source that is cut, grows, is written to or replaced before it is copied is an error, and leaves nothing."""
+    source = write_checkpoint(tmp_path / "source", shards=2)
+    shard, write_shards = source / "model-00002-of-00002.safetensors", checkpoint.write_shards
+
+    def changed(*args, **kwargs):
+        change(shard, kind)
+        return write_shards(*args, **kwargs)
+
+    monkeypatch.setattr(checkpoint, "write_shards", changed)
     message = f"{shard} changed while it was read: try again when nothing writes to it"
     with pytest.raises(CheckpointError, match=exactly(message)):
-        prune_checkpoint(source, tmp_path / "out", PLAN, checksum=checksum, progress=change_it)
+        prune_checkpoint(source, tmp_path / "out", PLAN, checksum=checksum)
+    assert os.listdir(tmp_path) == ["source"]
+
+
+def before_reads(monkeypatch, act):
+    """Have `act` called with the path of the file before anything copies bytes out of it."""
+
+    def acting(function):
+        def wrapped(file, *args, **kwargs):
+            act(Path(os.readlink(f"/proc/self/fd/{file}")))
+            return function(file, *args, **kwargs)
+
+        return wrapped
+
+    monkeypatch.setattr(os, "preadv", acting(os.preadv))
+    monkeypatch.setattr(os, "copy_file_range", acting(os.copy_file_range))
+
+
+@pytest.mark.parametrize("checksum", [True, False])
+@pytest.mark.parametrize("kind", ["truncate", "grow", "rewrite"])
+def test_a_source_that_changes_while_it_is_copied(tmp_path, monkeypatch, checksum, kind):
+    """A source that is cut, grows or is written to while its bytes are copied is an error, and leaves nothing."""
+    source = write_checkpoint(tmp_path / "source", shards=2)
+    shard, changes = source / "model-00002-of-00002.safetensors", []
+
+    def change_once(path):
+        if path == shard and not changes:
+            changes.append(change(shard, kind))
+
+    before_reads(monkeypatch, change_once)
+    message = f"{shard} changed while it was read: try again when nothing writes to it"
+    with pytest.raises(CheckpointError, match=exactly(message)):
+        prune_checkpoint(source, tmp_path / "out", PLAN, checksum=checksum)
+    assert os.listdir(tmp_path) == ["source"]
+
+
+@pytest.mark.parametrize("checksum", [True, False])
+def test_shards_are_copied_side_by_side(tmp_path, monkeypatch, checksum):
+    """Two shards are copied at a time: where the copying of each waits for that of the other, both are copied."""
+    source = write_checkpoint(tmp_path / "source", shards=2)
+    both, begun = threading.Barrier(2, timeout=10), set()
+
+    def meet(path):
+        if path not in begun:
+            begun.add(path)
+            both.wait()
+
+    before_reads(monkeypatch, meet)
+    prune_checkpoint(source, tmp_path / "out", PLAN, checksum=checksum)
+    assert len(begun) == 2
+    require_pruned(source, tmp_path / "out", PLAN)
+
+
+@pytest.mark.parametrize("checksum", [True, False])
+@pytest.mark.parametrize("number", [1, 4, 7])
+def test_an_error_of_one_of_many_shards(tmp_path, monkeypatch, checksum, number):
+    """Whichever of many shards cannot be read, the error names it, and nothing is left."""
+    source = write_checkpoint(tmp_path / "source", layers=8, shards=7)
+    shard = source / f"model-{number:05d}-of-00007.safetensors"
+
+    def fail(path):
+        if path == shard:
+            raise OSError(errno.EIO, "Input/output error")
+
+    before_reads(monkeypatch, fail)
+    with pytest.raises(CheckpointError, match=rf"^{shard} cannot be read at byte \d+: Input/output error$"):
+        prune_checkpoint(source, tmp_path / "out", PLAN, checksum=checksum)
     assert os.listdir(tmp_path) == ["source"]
 
 

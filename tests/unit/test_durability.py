@@ -2,11 +2,12 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pruning import PrunePlan, prune_checkpoint
-from tests.unit.checkpoints import write_checkpoint
+from pruning import PrunePlan, byte_copy, prune_checkpoint
+from tests.unit.checkpoints import keys_of_model, write_checkpoint, write_weights
 
 PLAN = PrunePlan(mlp=(0,))
 
@@ -54,3 +55,39 @@ def test_without_sync(tmp_path: Path, events: list[tuple[str, str]]) -> None:
     source = write_checkpoint(tmp_path / "source", shards=2)
     prune_checkpoint(source, tmp_path / "out", PLAN, sync=False)
     assert [kind for kind, _ in events] == ["rename"]
+
+
+@pytest.mark.parametrize("checksum", [True, False])
+def test_every_write_is_followed_by_a_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checksum: bool) -> None:
+    """Whichever thread writes to a shard, and in whatever order, a sync of it begins when that is done."""
+    last: dict[str, str] = {}
+
+    def noted_write(function: Any, argument: int) -> Any:
+        def write(*args: Any, **kwargs: Any) -> int:
+            name, count = os.readlink(f"/proc/self/fd/{args[argument]}"), function(*args, **kwargs)
+            last[name] = "write"
+            return int(count)
+
+        return write
+
+    def noted_sync(descriptor: int) -> None:
+        last[os.readlink(f"/proc/self/fd/{descriptor}")] = "sync"
+
+    monkeypatch.setattr(os, "pwrite", noted_write(os.pwrite, 0))
+    monkeypatch.setattr(os, "copy_file_range", noted_write(os.copy_file_range, 1))
+    monkeypatch.setattr(os, "fsync", noted_sync)
+    monkeypatch.setattr(byte_copy, "_SHARE_BYTES", 1)  # so that each shard has several
+    prune_checkpoint(write_checkpoint(tmp_path / "source", shards=3), tmp_path / "out", PLAN, checksum=checksum)
+    shards = {name: kind for name, kind in last.items() if name.endswith(".safetensors")}
+    assert shards == {
+        str(tmp_path / f".out.prunecheck-new/model-{n:05d}-of-00003.safetensors"): "sync" for n in (1, 2, 3)
+    }
+
+
+@pytest.mark.parametrize("checksum", [True, False])
+def test_a_shard_without_tensors_is_synced(tmp_path: Path, events: list[tuple[str, str]], checksum: bool) -> None:
+    """Of a shard that a plan empties a header is left, which is on the disk, too."""
+    source = write_checkpoint(tmp_path / "source")
+    write_weights(source, {key: ("BF16", [2, 3]) for key in keys_of_model(3) if ".0.mlp." in key})
+    prune_checkpoint(source, tmp_path / "out", PLAN, checksum=checksum)
+    assert ("sync", f"{tmp_path}/.out.prunecheck-new/model.safetensors") in events

@@ -79,8 +79,8 @@ def test_a_report_is_written_to_what_is_no_file(tmp_path: Path) -> None:
 LIMITED = """
 import resource, sys
 from harness.cli import main
-resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
-sys.argv = ["prunecheck", "prune", *sys.argv[1:]]
+resource.setrlimit(getattr(resource, sys.argv[1]), (int(sys.argv[2]),) * 2)
+sys.argv = ["prunecheck", "prune", *sys.argv[3:]]
 main()
 """
 
@@ -89,10 +89,19 @@ main()
 def test_a_limit_of_file_sizes(large: Path, tmp_path: Path, options: list[str]) -> None:
     """Where no file may grow beyond a limit, that is the error, in one line, and nothing is left."""
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[1] == resource.RLIM_INFINITY
-    process = run_python(LIMITED, large, tmp_path / "out", "--mlp", "0", *options, check=False)
+    process = run_python(LIMITED, "RLIMIT_FSIZE", 2**20, large, tmp_path / "out", "--mlp", "0", *options, check=False)
     assert process.stderr == f"prunecheck: {tmp_path}/out cannot be written: File too large\n"
     assert process.returncode == 2
     assert os.listdir(tmp_path) == ["source"]
+
+
+@pytest.mark.parametrize("options", [[], ["--no-checksum"]], ids=["checksum", "none"])
+def test_a_limit_of_open_files(tmp_path: Path, options: list[str]) -> None:
+    """Where a process may have few files open, any number of shards is pruned."""
+    source = write_checkpoint(tmp_path / "source", layers=12, shards=67)
+    most = 16 + 2 * len(os.sched_getaffinity(0))  # of which each thread opens two
+    run_python(LIMITED, "RLIMIT_NOFILE", most, source, tmp_path / "out", "--mlp", "0", *options)
+    assert len(list((tmp_path / "out").glob("*.safetensors"))) > most
 
 
 def test_a_directory_that_is_read_only(mount: Mount, tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import os
 import threading
 import time
 
@@ -5,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruning.threads import threads
+from pruning.threads import run_side_by_side
 from tests.unit.checkpoints import run_python
 
-# Raises at the first step of the main thread within the block of `threads`, then at the second, ... until there are no
-# more; a step is an instruction of Python's own, in `pruning/threads.py` or in what it calls.
+# Raises at the first step of the main thread in `run_side_by_side`, then at the second, ... until there are no more; a
+# step is an instruction of Python's own, there or in what it calls.
 INTERRUPT = """
 import sys, time
-from pruning.threads import threads
+from pruning.threads import run_side_by_side
 
 class Interrupt(BaseException):
     pass
@@ -38,10 +39,7 @@ def interrupted(number):
 
     sys.settrace(step)
     try:
-        with threads() as running:
-            for _ in range(2):
-                running.run([job(), job()], lambda count: None)
-                running.run_behind(lambda: sum(job()), lambda: None)
+        run_side_by_side([job() for _ in range(6)], lambda count: None)
     except Interrupt:
         assert not working, f"after step {number} something goes on"
         return True
@@ -60,24 +58,27 @@ print(steps)
 def test_progress_is_told_in_the_calling_thread(counts):
     """Each count that a job yields arrives once, in the thread that waits, in the order of its job."""
     told = []
-    with threads() as running:
-        jobs = [iter([(number, count) for count in job]) for number, job in enumerate(counts)]
-        running.run(jobs, lambda event: told.append((threading.get_ident(), *event)))
+    jobs = [iter([(number, count) for count in job]) for number, job in enumerate(counts)]
+    run_side_by_side(jobs, lambda event: told.append((threading.get_ident(), *event)))
     assert {ident for ident, _, _ in told} <= {threading.get_ident()}
     assert [[count for _, of, count in told if of == number] for number in range(len(counts))] == counts
 
 
-@pytest.mark.parametrize("where", ["job", "advance"])
+@pytest.mark.parametrize("where", ["job", "advance", "the making of a job"])
 @pytest.mark.parametrize("exception", [ValueError, KeyboardInterrupt, SystemExit])
 def test_an_error_ends_all_jobs(where, exception):
-    """An error of one job, or of the progress, is raised where the jobs are waited for, once none runs any more."""
-    started, steps = threading.Event(), []
+    """An error of a job, of its making or of the progress is raised where jobs are waited for, once none runs."""
+    started, steps, begun, ended = threading.Event(), [], [], []
 
     def endless():
-        while True:
-            steps.append(started.set())
-            time.sleep(0.001)  # else the queue fills up faster than it is read
-            yield 0
+        begun.append(True)
+        try:
+            while True:
+                steps.append(started.set())
+                time.sleep(0.001)  # else the queue fills up faster than it is read
+                yield 0
+        finally:
+            ended.append(True)
 
     def failing():
         started.wait()
@@ -86,71 +87,59 @@ def test_an_error_ends_all_jobs(where, exception):
             raise exception("planted")
         yield from endless()
 
+    def jobs():
+        yield endless()
+        if where == "the making of a job":
+            started.wait()
+            raise exception("planted")
+        yield failing()
+        while True:
+            yield endless()
+
     def advance(count):
         if where == "advance" and count == 1:
             raise exception("planted")
 
-    def run():
-        with threads() as running:
-            running.run([endless(), failing(), *(endless() for _ in range(20))], advance)
-
     with pytest.raises(exception, match="planted"):
-        run()
+        run_side_by_side(jobs(), advance)
     taken = len(steps)
     time.sleep(0.02)  # several steps of a job that still ran
     assert len(steps) == taken > 0
+    assert len(ended) == len(begun), "a job that was stopped still holds what it had open"
 
 
-def test_what_is_done_behind_is_done_at_the_end():
-    """The block does not end before what is done behind, and each is followed by what comes afterwards."""
-    done = []
-    with threads() as running:
-        for number in range(20):
-            running.run_behind(lambda number=number: done.append(number), lambda: done.append("afterwards"))
-        running.run([iter([1, 2])], lambda count: None)
-    assert sorted(event for event in done if event != "afterwards") == list(range(20))
-    assert done.count("afterwards") == 20
+def test_a_job_is_made_when_a_thread_is_free():
+    """However many jobs there are, no more of them are there at a time than threads."""
+    made, done = [], []
 
-
-def test_an_error_behind_is_raised_at_the_end():
-    """What fails behind is raised at the end of the block; what was not begun is left out, all is cleaned up."""
-    begun, cleaned = [], []
-
-    def work():
-        begun.append(threading.get_ident())
-        time.sleep(0.01)  # so that most are not begun when the first fails
-        raise OSError("planted")
-
-    def run():
-        with threads() as running:
-            for _ in range(100):
-                running.run_behind(work, lambda: cleaned.append(True))
-
-    with pytest.raises(OSError, match="planted"):
-        run()
-    assert 1 <= len(begun) < 100
-    assert len(cleaned) == 100
-
-
-def test_an_error_of_the_block_leaves_nothing_running():
-    """An error within the block is raised after what runs behind came to its end, and is not covered by it."""
-    started, done = threading.Event(), []
-
-    def work():
-        started.set()
-        time.sleep(0.05)  # longer than the block takes to fail
+    def job():
+        yield 1
         done.append(True)
-        raise OSError("later")
 
-    def run():
-        with threads() as running:
-            running.run_behind(work, lambda: done.append("afterwards"))
-            started.wait()
-            raise ValueError("planted")
+    def jobs():
+        for _ in range(1000):
+            made.append(len(made) - len(done))
+            time.sleep(0)  # another thread may run, and ask for a job, too
+            yield job()
 
-    with pytest.raises(ValueError, match="planted"):
-        run()
-    assert done == [True, "afterwards"]
+    told = []
+    run_side_by_side(jobs(), told.append)
+    assert len(told) == len(done) == 1000
+    assert max(made) <= len(os.sched_getaffinity(0))  # and the one that is being made
+
+
+def test_a_job_goes_on_while_it_is_told():
+    """What takes long in the calling thread, such as waiting for the disk, holds up no job."""
+    further = threading.Event()
+
+    def job():
+        yield "first"
+        further.set()
+        yield "second"
+
+    told = []
+    run_side_by_side([job()], lambda event: told.append((event, further.wait(10))))
+    assert told == [("first", True), ("second", True)]
 
 
 def test_a_signal_at_any_step_ends_all(capfd):
