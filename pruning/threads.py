@@ -9,8 +9,7 @@ the end is a state: a message may be lost.
 import os
 from _thread import start_new_thread
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from threading import Lock
 from typing import Generic, TypeVar
 
@@ -18,8 +17,6 @@ Told = TypeVar("Told")
 
 # As many keep any disk busy; more would only take memory.
 _MOST_PROCESSORS = 8
-
-_SECONDS = 0.1  # after which a thread's end is seen of which the message was lost
 
 
 def run_side_by_side(jobs: Iterable[Iterator[Told]], tell: Callable[[Told], object]) -> None:
@@ -74,8 +71,7 @@ class _Threads(Generic[Told]):
         """Have no thread begin anything more, and wait until none works."""
         self._stop = True
         while self._living:
-            with suppress(Empty):
-                self._ended.get(timeout=_SECONDS)
+            self._ended.get()  # one may be lost, but not that of a thread that still lives
 
     def _run_jobs(self) -> BaseException | None:
         try:
