@@ -1,5 +1,8 @@
 """Loading: each in a fresh process, beside a stock Qwen3 with as many bytes, small and large.
 
+All are read from the disk once before: how a file was written decides in how many pieces its pages lie in the system's
+cache, and so how often a first forward pass has to ask for them. Pages just written would compare the writers.
+
 Shown beside: the unpruned model, and one whose class skips by flags alone, so that the skipped modules stay and are
 filled with random weights.
 """
@@ -15,6 +18,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from benchmarks.held_bytes import predicted_bytes
 from benchmarks.interleaved import interleaved
 from benchmarks.record import Amount, Figures, Ratio
+from harness.bench.file_cache import drop
 from harness.bench.load_process import FreshLoads, Load, Which
 from harness.faults.code_edits import edit_foreign
 from harness.faults.code_faults import RESIDENT
@@ -82,13 +86,23 @@ def checkpoints(
         f"Qwen3-{'0.6B' if size == 'small' else '1.7B'}, {len(plan.self_attn)} attentions and "
         f"{len(plan.mlp)} mlps pruned, {kept_bytes / MB:.0f} MB kept."
     )
-    yield Checkpoints(
+    checkpoints = Checkpoints(
         size,
         read_subject(pruned, base),
         read_subject(as_large, as_large),
         read_subject(flags, base, plan, trust_remote_code=True),
         kept_bytes,
     )
+    files = {
+        file
+        for subject in (checkpoints.pruned, checkpoints.as_large, checkpoints.flags_only)
+        for stored in (subject.stored, subject.base)
+        if stored is not None
+        for file in stored.files
+    }
+    if reason := drop(sorted(files)):  # as on a file system that is memory itself
+        figures.subject += f" Its files lie in the cache as they were written: {reason}."
+    yield checkpoints
     shutil.rmtree(folder)
 
 
