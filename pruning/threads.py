@@ -9,20 +9,22 @@ state: a message may be lost.
 import os
 from _thread import start_new_thread
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from functools import partial
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
+from typing import Self
 
 Job = Iterator[int]  # does a part of its work at each step, and yields the bytes just done
 
 # As many keep any disk busy; more would only take memory.
 _MOST_PROCESSORS = 8
 
-_SECONDS = 0.1  # after which a thread's end is seen of which the message was lost
-
 
 class Threads:
-    """Some threads, which work on the jobs of one caller at a time, and on what may be done behind its back."""
+    """Some threads, which work on the jobs of one caller at a time, and on what may be done behind its back.
+
+    Not a context manager made of a generator: where a signal raises just as the block is left, its end is left to a
+    destructor, and at the end of the interpreter that would wait for threads that no longer run.
+    """
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -33,6 +35,16 @@ class Threads:
         self._behind: SimpleQueue[BaseException | None] = SimpleQueue()  # what became of what is done behind
         self._behind_count = 0
         self._stop = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            self._end()
 
     def run(self, jobs: Sequence[Job], advance: Callable[[int], None]) -> None:
         """Run the jobs to their end; `advance` is called, in this thread, with what each yields.
@@ -65,13 +77,13 @@ class Threads:
                 else:
                     advance(event)
         except BaseException:
-            self.end()
+            self._end()
             raise
 
     def run_behind(self, work: Callable[[], None], afterwards: Callable[[], None]) -> None:
         """Have `work` done while the caller goes on, and then, or in its place if nothing comes of it, `afterwards`.
 
-        What they raise is raised at the end of the block of `threads`.
+        What they raise is raised at the end of the `with`.
         """
 
         def run() -> None:
@@ -88,19 +100,19 @@ class Threads:
         self._behind_count += 1
         self._begin(run)
 
-    def finish(self) -> None:
+    def _finish(self) -> None:
         """Wait for what is done behind; raises the first error of it."""
         for _ in range(self._behind_count):
             if (error := self._behind.get()) is not None:
                 raise error
 
-    def end(self) -> None:
-        """Begin nothing more, and wait for what was begun, also if a signal raises meanwhile."""
+    def _end(self) -> None:
+        """Begin nothing more, and wait for what was begun."""
         self._stop = True
-        try:
-            self._wait_for_threads()
-        finally:
-            self._wait_for_threads()  # where it was left early, since what is written to is about to be closed
+        for _ in range(self._count):
+            self._tasks.put(None)
+        while self._living:
+            self._ended.get()  # one may be lost, but not that of a thread that still lives
 
     def _begin(self, task: Callable[[], None]) -> None:
         if self._started < self._count:
@@ -119,24 +131,10 @@ class Threads:
             self._living.remove(entry)
             self._ended.put(None)
 
-    def _wait_for_threads(self) -> None:
-        for _ in range(self._count):
-            self._tasks.put(None)
-        while self._living:
-            with suppress(Empty):
-                self._ended.get(timeout=_SECONDS)
 
+def threads() -> Threads:
+    """Return threads, one more than there are processors, since one may be waiting for the disk.
 
-@contextmanager
-def threads() -> Iterator[Threads]:
-    """Yield threads, one more than there are processors, since one may be waiting for the disk.
-
-    At the end of the block all is done, or, if something was raised, nothing goes on.
+    At the end of their `with` all is done, or, if something was raised, nothing goes on.
     """
-    processors = min(len(os.sched_getaffinity(0)), _MOST_PROCESSORS)
-    running = Threads(processors + 1)
-    try:
-        yield running
-        running.finish()
-    finally:
-        running.end()
+    return Threads(min(len(os.sched_getaffinity(0)), _MOST_PROCESSORS) + 1)

@@ -9,7 +9,7 @@ from pruning.threads import threads
 from tests.unit.checkpoints import run_python
 
 # Raises at the first step of the main thread within the block of `threads`, then at the second, ... until there are no
-# more; a step is an instruction of Python's own, in `pruning/threads.py` or in what it calls.
+# more; a step is an instruction of Python's own, in `pruning/threads.py`. What is done goes well, or fails by itself.
 INTERRUPT = """
 import sys, time
 from pruning.threads import threads
@@ -17,7 +17,7 @@ from pruning.threads import threads
 class Interrupt(BaseException):
     pass
 
-def interrupted(number):
+def interrupted(number, advance):
     working, left = [], [number]
 
     def job():
@@ -40,18 +40,21 @@ def interrupted(number):
     try:
         with threads() as running:
             for _ in range(2):
-                running.run([job(), job()], lambda count: None)
-                running.run_behind(lambda: sum(job()), lambda: None)
-    except Interrupt:
+                running.run([job(), job()], advance)
+                running.run_behind(lambda: time.sleep(0.002), lambda: None)
+    except (Interrupt, ZeroDivisionError) as error:
         assert not working, f"after step {number} something goes on"
-        return True
+        raised.append(error)  # and with it all that its traceback holds, until the interpreter ends
     finally:
         sys.settrace(None)
-    return False
+    return left[0] < 0
 
-steps = 0
-while interrupted(steps):
-    steps += 1
+raised, steps = [], 0
+for advance in (lambda count: None, lambda count: 1 / 0):
+    number = 0
+    while interrupted(number, advance):
+        number += 1
+    steps += number
 print(steps)
 """
 
