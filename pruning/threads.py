@@ -29,21 +29,21 @@ def run_side_by_side(jobs: Iterable[Iterator[Told]], tell: Callable[[Told], obje
     count = min(len(os.sched_getaffinity(0)), _MOST_PROCESSORS) + 1
     threads = _Threads(jobs)
     try:
-        for _ in range(count):
-            start_new_thread(threads.work, ())
-        while count:
-            event = threads.told.get()
-            if isinstance(event, BaseException):
-                raise event
-            if event is None:
-                count -= 1
-            else:
-                tell(*event)
-    finally:
         try:
-            threads.end()
+            for _ in range(count):
+                start_new_thread(threads.work, ())
+            while count:
+                event = threads.told.get()
+                if isinstance(event, BaseException):
+                    raise event
+                if event is None:
+                    count -= 1
+                else:
+                    tell(*event)
         finally:
-            threads.end()  # where it was left early by a signal, since what is written to is about to be removed
+            threads.end()
+    finally:
+        threads.end()  # where a signal left it early, since what is written to is about to be removed
 
 
 class _Threads(Generic[Told]):

@@ -1,9 +1,12 @@
 """Signals that end a command: wherever they arrive, also where Python would ignore what is raised."""
 
 import signal
+import sys
+from typing import Any
 
 import pytest
 
+from harness import signals
 from tests.unit.checkpoints import run_python
 
 # In place of a command: what is killed within one of these places, and then waits.
@@ -44,6 +47,7 @@ def app():
         except ValueError:
             raise cli.CannotRun("does not load") from None
     elif sys.argv[2] == "waits":
+        signals._MOST_TIMES = 10**9
         threading.Timer(0.05, killed).start()
         Future().result()
     elif sys.argv[2] == "waits again and again":
@@ -109,6 +113,21 @@ def test_no_lock_stays_taken(kind: signal.Signals, capfd: pytest.CaptureFixture[
     """Where a lock is being taken or given back, a signal waits until that is done."""
     run_python(LOCK, int(kind))
     assert capfd.readouterr().out == "0\n"
+
+
+@pytest.mark.parametrize("module", ["threading", "concurrent.futures._base", "logging", "harness.signals", "elsewhere"])
+def test_which_places_are_left_alone(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal is sent again where locks are taken, and where it would be lost; it ends the command elsewhere."""
+    again: list[int] = []
+    monkeypatch.setattr(signals, "_send_again", lambda number: not again.append(number))
+    names: dict[str, Any] = {"__name__": module, "sys": sys}
+    exec("frame = sys._getframe()", names)
+    end = signals._End()
+    if module != "elsewhere":
+        end(signal.SIGTERM, names["frame"])
+    assert again == [signal.SIGTERM] * (module != "elsewhere")
+    with pytest.raises(signals.Ended):
+        end(signal.SIGTERM, names["frame"])
 
 
 def test_other_ignored_exceptions_are_printed() -> None:

@@ -10,7 +10,7 @@ from pruning.threads import run_side_by_side
 from tests.unit.checkpoints import run_python
 
 # Raises at the first step of the main thread in `run_side_by_side`, then at the second, ... until there are no more; a
-# step is an instruction of Python's own, there or in what it calls.
+# step is an instruction of Python's own, there or in what it calls. What is done goes well, or fails by itself.
 INTERRUPT = """
 import sys, time
 from pruning.threads import run_side_by_side
@@ -18,7 +18,7 @@ from pruning.threads import run_side_by_side
 class Interrupt(BaseException):
     pass
 
-def interrupted(number):
+def interrupted(number, tell):
     working, left = [], [number]
 
     def job():
@@ -39,17 +39,20 @@ def interrupted(number):
 
     sys.settrace(step)
     try:
-        run_side_by_side([job() for _ in range(6)], lambda count: None)
-    except Interrupt:
+        run_side_by_side([job() for _ in range(6)], tell)
+    except (Interrupt, ZeroDivisionError) as error:
         assert not working, f"after step {number} something goes on"
-        return True
+        raised.append(error)  # and with it all that its traceback holds, until the interpreter ends
     finally:
         sys.settrace(None)
-    return False
+    return left[0] < 0
 
-steps = 0
-while interrupted(steps):
-    steps += 1
+raised, steps = [], 0
+for tell in (lambda count: None, lambda count: 1 / 0):
+    number = 0
+    while interrupted(number, tell):
+        number += 1
+    steps += number
 print(steps)
 """
 
