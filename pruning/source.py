@@ -240,13 +240,6 @@ def _read_weight_map(index: Path) -> dict[str, str]:
 
 
 def _require_index_agrees(index: Path, weight_map: dict[str, str], shards: tuple[Shard, ...]) -> None:
-    if len(weight_map) == sum(len(shard.tensors) for shard in shards) and all(
-        weight_map.get(tensor.name) == name
-        for shard, name in ((shard, shard.path.name) for shard in shards)
-        for tensor in shard.tensors
-    ):
-        return
-    # What it is: looked for only now, since another dictionary of a million would take as long to fill as to read.
     stored: dict[str, str] = {}
     for shard in shards:
         for tensor in shard.tensors:
