@@ -319,3 +319,15 @@ def test_header_text_is_compact_utf_8():
     assert header[8:].decode().rstrip(" ") == '{"__metadata__":{"naïve":"yes"}}'
     assert int.from_bytes(header[:8], "little") == len(header) - 8
     assert json.loads(header[8:]) == {"__metadata__": {"naïve": "yes"}}
+
+
+def test_tensors_come_in_the_order_of_their_bytes(tmp_path):
+    """Whatever the order of a header, its tensors come as their bytes lie, an empty one before what begins with it."""
+    offsets = {"last": (3, 5), "full": (1, 3), "empty": (1, 1), "first": (0, 1)}
+    header = {
+        name: {"dtype": "U8", "shape": [end - begin], "data_offsets": [begin, end]}
+        for name, (begin, end) in offsets.items()
+    }
+    (tmp_path / "x.safetensors").write_bytes(raw_shard(header, b"12345"))
+    read = read_shard(tmp_path / "x.safetensors")
+    assert [tensor.name for tensor in read.tensors] == ["first", "empty", "full", "last"]
