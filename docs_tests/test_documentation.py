@@ -1,6 +1,5 @@
 """The documentation is true: every command runs, every option and file it names is there."""
 
-import os
 import re
 import subprocess
 import sys
@@ -10,21 +9,11 @@ import pytest
 import typer
 import yaml  # a dependency of transformers
 
+from docs_tests.commands import ROOT, RUN_ELSEWHERE, TUTORIAL, lines_not_printed, run_commands
 from harness.cli import app
 
-ROOT = Path(__file__).parents[1]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 
-# Commands that are run elsewhere, and where.
-RUN_ELSEWHERE = {
-    "python3 -m pip install -c constraints.txt . && prunecheck demo": "tox environment `wheel`",
-    "python3 -m pip install --quiet tox && python3 -m tox": "what runs this test",
-    "python3 -m pip install -c constraints.txt -e .[peft,plot,notebook] pytest-xdist pytest-benchmark ruff mypy": "tox",
-    "pytest -n 2": "tox environment `newest`",
-    "PRUNECHECK_REWRITE=1 python3 -m tox -e sweep -- -k every_control": "takes half an hour",
-    "PRUNECHECK_REWRITE=1 python3 -m tox -e bench": "takes a quarter of an hour",
-    "python docs_tests/text_judge_plot.py": "test_plots.py",
-}
 # Options of other programs.
 FOREIGN_OPTIONS = {
     "--durations", "--fixtures", "--quiet", "--import-mode", "--pyargs", "--help", "--lf", "--junitxml", "--index-url",
@@ -48,12 +37,6 @@ def our_options() -> set[str]:
     return options | plugin | {option.replace("--prunecheck-", "--") for option in plugin}
 
 
-def lines_not_printed(shown: str, printed: str) -> list[str]:
-    """Return the lines of an output as it is shown, but for `...`, that were not printed; spaces do not count."""
-    there = {" ".join(line.split()) for line in printed.splitlines()}
-    return [line for line in shown.splitlines() if line != "..." and " ".join(line.split()) not in there]
-
-
 def test_a_line_that_is_not_printed_is_found() -> None:
     """An output that is shown otherwise than it is printed is found; spaces and what is left out do not count."""
     assert lines_not_printed("a  b\n...\nc\n", "a b \nx\n  c\n") == []
@@ -63,32 +46,8 @@ def test_a_line_that_is_not_printed_is_found() -> None:
 def test_commands_run(tmp_path: Path, real_checkpoint: Path) -> None:
     """Every command and piece of Python runs, the README's, then each page's, and prints the lines that are shown."""
     (tmp_path / "SRC").symlink_to(real_checkpoint)
-    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-    text = "".join(path.read_text(encoding="utf-8") for path in pages)
-    blocks = re.findall(r"^```(console|python)\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
-    # This environment's `prunecheck`, also where it is not activated.
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    ran = 0
-    for language, block in blocks:
-        if language == "python":
-            commands = [([sys.executable, "-c", block], "")]
-        else:
-            parts = [part.partition("\n") for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
-            commands = [(["bash", "-c", line], shown) for line, _, shown in parts if line not in RUN_ELSEWHERE]
-        for command, shown in commands:
-            result = subprocess.run(
-                command,
-                cwd=tmp_path,
-                env=environment,
-                stdin=subprocess.DEVNULL,  # nobody answers
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            assert result.returncode == 0, f"{command[-1]}\n{result.stderr}"
-            assert lines_not_printed(shown, result.stdout) == [], f"{command[-1]}\n{result.stdout}"
-            ran += 1
-    assert ran >= 4  # a pattern that finds nothing would pass
+    pages = [path for path in sorted((ROOT / "docs").glob("*.md")) if path != TUTORIAL]
+    assert run_commands([ROOT / "README.md", *pages], tmp_path) >= 4  # a pattern that finds nothing would pass
 
 
 def test_commands_run_elsewhere_are_in_the_documents() -> None:

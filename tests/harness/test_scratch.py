@@ -16,6 +16,8 @@ from harness import scratch
 from harness.scratch import LOCK_FILE, PREFIX, remove_abandoned, scratch_folder
 from tests.unit.checkpoints import run_python
 
+pytestmark = pytest.mark.newest  # nothing here depends on the version of transformers
+
 LEAVE = """
 import os, sys, time
 from harness.scratch import scratch_folder

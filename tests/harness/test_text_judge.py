@@ -29,6 +29,8 @@ from harness.tiny import TinySpec, write_tiny_checkpoint
 from pruning import PrunePlan, load_pruned, prune_checkpoint
 from tests.harness.text_faults import PRECISIONS, cache_ignored, one_weight_is_nan, patched, positions_shifted
 
+pytestmark = pytest.mark.outermost
+
 PLAN = PrunePlan(self_attn=[0, 2], mlp=[1])
 SPEC = TinySpec(layer_types="mixed")
 each_precision = pytest.mark.parametrize("precision", PRECISIONS)

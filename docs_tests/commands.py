@@ -1,0 +1,57 @@
+"""Run the commands and the Python of pages, and compare what they print with what the pages show."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+TUTORIAL = ROOT / "docs" / "tutorial.md"
+
+# Commands that are run elsewhere, and where.
+RUN_ELSEWHERE = {
+    "python3 -m pip install -c constraints.txt . && prunecheck demo": "tox environment `wheel`",
+    "python3 -m pip install --quiet tox && python3 -m tox": "what runs this test",
+    "python3 -m pip install -c constraints.txt -e .[peft,plot,notebook] pytest-xdist pytest-benchmark ruff mypy": "tox",
+    "pytest -n 2": "tox environment `newest`",
+    "PRUNECHECK_REWRITE=1 python3 -m tox -e sweep -- -k every_control": "takes half an hour",
+    "PRUNECHECK_REWRITE=1 python3 -m tox -e bench": "takes a quarter of an hour",
+    "python docs_tests/text_judge_plot.py": "test_plots.py",
+}
+
+
+def run_commands(pages: Sequence[Path], folder: Path) -> int:
+    """Run all that pages show, in their order, in one directory; return how many commands and pieces of Python."""
+    text = "".join(path.read_text(encoding="utf-8") for path in pages)
+    blocks = re.findall(r"^```(console|python)\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    # This environment's `prunecheck`, also where it is not activated.
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    ran = 0
+    for language, block in blocks:
+        if language == "python":
+            commands = [([sys.executable, "-c", block], "")]
+        else:
+            parts = [part.partition("\n") for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
+            commands = [(["bash", "-c", line], shown) for line, _, shown in parts if line not in RUN_ELSEWHERE]
+        for command, shown in commands:
+            result = subprocess.run(
+                command,
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,  # nobody answers
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert result.returncode == 0, f"{command[-1]}\n{result.stderr}"
+            assert lines_not_printed(shown, result.stdout) == [], f"{command[-1]}\n{result.stdout}"
+            ran += 1
+    return ran
+
+
+def lines_not_printed(shown: str, printed: str) -> list[str]:
+    """Return the lines of an output as it is shown, but for `...`, that were not printed; spaces do not count."""
+    there = {" ".join(line.split()) for line in printed.splitlines()}
+    return [line for line in shown.splitlines() if line != "..." and " ".join(line.split()) not in there]
