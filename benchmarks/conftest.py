@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from benchmarks.record import Figures, tables
+from harness.bench.load_process import FreshLoads
 
 KEPT: list[Figures] = []
 
@@ -28,6 +29,14 @@ def figures(request: pytest.FixtureRequest) -> Iterator[Figures]:
     yield section
     if os.environ.get("PRUNECHECK_REWRITE"):
         section.keep()
+
+
+@pytest.fixture(scope="module")
+def loads() -> Iterator[FreshLoads]:
+    """Yield what loads in fresh processes."""
+    fresh = FreshLoads()
+    yield fresh
+    fresh.close()
 
 
 @pytest.fixture(scope="session")

@@ -17,11 +17,12 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from benchmarks.cut_down import cut_down_model
 from benchmarks.generation import Models, compare, decode, decode_compiled, prefill
 from benchmarks.held_bytes import predicted_bytes, stored_shapes
-from benchmarks.interleaved import Work, interleaved
+from benchmarks.interleaved import Work
 from benchmarks.large import LARGE, LAYERS_OF_A_SHARD, SMALL, write_large, write_shorter
+from benchmarks.loads import compare_loads
 from benchmarks.record import Amount, Figures, Ratio
 from harness.bench.inference import cache_bytes, synchronise
-from harness.bench.load_process import FreshLoads, Load, Which
+from harness.bench.load_process import FreshLoads, Which
 from harness.loading_modes import LoadingMode
 from harness.resident import resident_weight_bytes
 from harness.subject import Subject, read_subject
@@ -30,7 +31,7 @@ from pruning import PrunePlan, load_pruned, prune_checkpoint
 
 PROMPT, STEPS = 1024, 16
 ROOM = 2048  # tokens
-GB, MB = 1_000_000_000, 1_000_000
+GB = 1_000_000_000
 WAYS: dict[str, Which] = {"load_pruned": "load_pruned", "by the checkpoint's own code": "pruned", "unpruned": "base"}
 
 pytestmark = [
@@ -91,39 +92,17 @@ def checkpoints(
     shutil.rmtree(folder)
 
 
-@pytest.fixture(scope="module")
-def loads() -> Iterator[FreshLoads]:
-    """Yield what loads in fresh processes."""
-    fresh = FreshLoads()
-    yield fresh
-    fresh.close()
-
-
 @pytest.mark.parametrize("way", WAYS)
 def test_load(
     benchmark: BenchmarkFixture, loads: FreshLoads, checkpoints: Checkpoints, mode: LoadingMode, figures: Figures,
     rounds: int, way: str,
 ) -> None:  # fmt: skip
     """A load, bare and up to the end of the first forward pass, beside that of a stock model with as many bytes."""
-    ours: list[Load] = []
-    theirs: list[Load] = []
-    interleaved(
-        benchmark,
-        lambda: ours.append(loads.load(checkpoints.pruned, mode, WAYS[way])),
-        {"as large": lambda: theirs.append(loads.load(checkpoints.as_large, mode, "base"))},
-        prepare=lambda: None,
+    compare_loads(
+        benchmark, loads, figures, way, subject=checkpoints.pruned, which=WAYS[way], as_large=checkpoints.as_large,
+        mode=mode, kept_bytes=None if way == "unpruned" else checkpoints.kept_bytes, memory=("gpu", "anonymous"),
         rounds=rounds,
-    )
-    is_ours = way != "unpruned"
-    for until, seconds in (("load", "bare_seconds"), ("load and first pass", "forward_seconds")):
-        times, baseline = ([getattr(each, seconds) for each in loaded] for loaded in (ours, theirs))
-        goal = "1.05 at most" if is_ours else ""
-        figures.add(Ratio.of(f"{way}, {until}", "stock, with as many bytes", times, baseline, goal))
-    for kind in ("gpu", "anonymous"):
-        peaks = [getattr(each.forward, kind) / MB for each in ours]
-        goal = f"{1.15 * checkpoints.kept_bytes / MB:.0f} MB at most: what is kept, and 15 %" if is_ours else ""
-        words = f"{way}, peak {'GPU' if kind == 'gpu' else kind} memory"
-        figures.add(Amount.of(words, peaks, "MB", goal))
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -16,10 +16,10 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.held_bytes import predicted_bytes
-from benchmarks.interleaved import interleaved
-from benchmarks.record import Amount, Figures, Ratio
+from benchmarks.loads import MB, compare_loads
+from benchmarks.record import Amount, Figures
 from harness.bench.file_cache import drop
-from harness.bench.load_process import FreshLoads, Load, Which
+from harness.bench.load_process import FreshLoads, Which
 from harness.faults.code_edits import edit_foreign
 from harness.faults.code_faults import RESIDENT
 from harness.loading_modes import LoadingMode, loading_modes
@@ -29,7 +29,6 @@ from harness.tiny import TinySpec, write_tiny_checkpoint
 from pruning import PrunePlan, load_pruned, prune_checkpoint
 
 ROUNDS = 2  # of each that are asked for
-MB = 1_000_000
 MODE = LoadingMode("plain", "bfloat16")
 LAYERS = {"small": 16, "large": 28}
 WAYS: dict[str, Which] = {
@@ -106,40 +105,17 @@ def checkpoints(
     shutil.rmtree(folder)
 
 
-@pytest.fixture(scope="module")
-def loads() -> Iterator[FreshLoads]:
-    """Yield what loads in fresh processes."""
-    fresh = FreshLoads()
-    yield fresh
-    fresh.close()
-
-
 @pytest.mark.parametrize("way", WAYS)
 def test_load(
     benchmark: BenchmarkFixture, loads: FreshLoads, checkpoints: Checkpoints, figures: Figures, rounds: int, way: str
 ) -> None:
     """A load, bare and up to the end of the first forward pass, beside that of a stock model with as many bytes."""
     subject = checkpoints.flags_only if way == "skipped by flags alone" else checkpoints.pruned
-    what = f"{checkpoints.size}, {way}"
-    ours: list[Load] = []
-    theirs: list[Load] = []
-    interleaved(
-        benchmark,
-        lambda: ours.append(loads.load(subject, MODE, WAYS[way])),
-        {"as large": lambda: theirs.append(loads.load(checkpoints.as_large, MODE, "base"))},
-        prepare=lambda: None,
-        rounds=ROUNDS * rounds,
-    )
-    goal = "1.05 at most" if way in OURS else ""
-    for until, seconds in (("load", "bare_seconds"), ("load and first pass", "forward_seconds")):
-        times, baseline = ([getattr(each, seconds) for each in loaded] for loaded in (ours, theirs))
-        figures.add(Ratio.of(f"{what}, {until}", "stock, with as many bytes", times, baseline, goal))
-    kept = checkpoints.kept_bytes
-    goal = f"{1.15 * kept / MB:.0f} MB at most: what is kept, and 15 %" if way in OURS else ""
-    for kind in ("anonymous", "file_backed"):
-        peaks = [getattr(each.forward, kind) / MB for each in ours]
-        words = f"{what}, peak {kind.replace('_', '-')} memory"
-        figures.add(Amount.of(words, peaks, "MB", goal if kind == "anonymous" else ""))
+    compare_loads(
+        benchmark, loads, figures, f"{checkpoints.size}, {way}", subject=subject, which=WAYS[way],
+        as_large=checkpoints.as_large, mode=MODE, kept_bytes=checkpoints.kept_bytes if way in OURS else None,
+        memory=("anonymous", "file_backed"), rounds=ROUNDS * rounds,
+    )  # fmt: skip
 
 
 def _modes() -> list[LoadingMode]:
