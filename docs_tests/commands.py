@@ -4,11 +4,13 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
 TUTORIAL = ROOT / "docs" / "tutorial.md"
+# The section of the README that nothing behind it builds on, and that takes long: run beside the others.
+CHOOSING = "Choose a plan"
 
 # Commands that are run elsewhere, and where.
 RUN_ELSEWHERE = {
@@ -22,9 +24,16 @@ RUN_ELSEWHERE = {
 }
 
 
-def run_commands(pages: Sequence[Path], folder: Path) -> int:
-    """Run all that pages show, in their order, in one directory; return how many commands and pieces of Python."""
-    text = "".join(path.read_text(encoding="utf-8") for path in pages)
+def section(page: Path, heading: str) -> str:
+    """Return the section of a page that stands under a heading `## ...`; raises ValueError if there is none."""
+    _, found, behind = page.read_text(encoding="utf-8").partition(f"\n## {heading}\n")
+    if not found:
+        raise ValueError(f"{page} has no section {heading}")
+    return behind.partition("\n## ")[0]
+
+
+def run_commands(text: str, folder: Path) -> int:
+    """Run all that a text shows, in its order, in one directory; return how many commands and pieces of Python."""
     blocks = re.findall(r"^```(console|python)\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
     # This environment's `prunecheck`, also where it is not activated.
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}

@@ -1,11 +1,17 @@
-"""The tutorial is true. Apart from the other pages, and behind them, so that both processors run commands."""
+"""The tutorial is true, and how to choose a plan. Apart from the other pages, so that both processors run commands."""
 
 from pathlib import Path
 
-from docs_tests.commands import TUTORIAL, run_commands
+from docs_tests.commands import CHOOSING, README, TUTORIAL, run_commands, section
+
+
+def test_commands_that_choose_a_plan_run(tmp_path: Path, real_checkpoint: Path) -> None:
+    """Every command of the README's section on choosing a plan runs, from SRC alone."""
+    (tmp_path / "SRC").symlink_to(real_checkpoint)
+    assert run_commands(section(README, CHOOSING), tmp_path) >= 3  # a pattern that finds nothing would pass
 
 
 def test_commands_run(tmp_path: Path, real_checkpoint: Path) -> None:
     """Every command and piece of Python of the tutorial runs, from SRC alone, and prints the lines that are shown."""
     (tmp_path / "SRC").symlink_to(real_checkpoint)
-    assert run_commands([TUTORIAL], tmp_path) >= 10  # a pattern that finds nothing would pass
+    assert run_commands(TUTORIAL.read_text(encoding="utf-8"), tmp_path) >= 10

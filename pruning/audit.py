@@ -60,20 +60,25 @@ def require_manifest(source: Source) -> None:
         said, declared = (str(plan)[:_MOST_SHOWN] for plan in (manifest.plan, source.plan))
         raise CheckpointError(f"{path} says {said}, but config.json says {declared}")
     _require_pruned_by_plan(path, manifest)
-    stored = {tensor.name: tensor for tensor in source.tensors()}
-    for name in manifest.kept:
-        if name not in stored:
-            raise CheckpointError(f"{path} says that {shortened(name)} is kept, but it is not stored")
-    for name, tensor in stored.items():
-        entry = manifest.kept.get(name)
+    kept = manifest.kept
+    stored = 0
+    for tensor in source.tensors():
+        entry = kept.get(tensor.name)
         if entry is None:
-            raise CheckpointError(f"{source.root}: {shortened(name)} is stored, but {MANIFEST_FILE} does not name it")
+            raise CheckpointError(
+                f"{source.root}: {shortened(tensor.name)} is stored, but {MANIFEST_FILE} does not name it"
+            )
         described, found = (entry.get("dtype"), entry.get("shape")), (tensor.dtype, list(tensor.shape))
         if described != found:
             raise CheckpointError(
-                f"{source.root}: {shortened(name)} is {found[0]} {shortened(found[1])}, but {MANIFEST_FILE} says "
-                f"{described[0]} {shortened(described[1])}"
+                f"{source.root}: {shortened(tensor.name)} is {found[0]} {shortened(found[1])}, "
+                f"but {MANIFEST_FILE} says {described[0]} {shortened(described[1])}"
             )
+        stored += 1
+    if stored < len(kept):  # only then worth a set of all names
+        names = {tensor.name for tensor in source.tensors()}
+        missing = next(name for name in kept if name not in names)
+        raise CheckpointError(f"{path} says that {shortened(missing)} is kept, but it is not stored")
 
 
 def _require_pruned_by_plan(path: Path, manifest: Manifest) -> None:

@@ -13,9 +13,10 @@ from .families import Family, family_of
 from .json_files import read_json, shortened, without_garbage_collection
 from .manifest import Manifest
 from .plan import PrunePlan, layer_count
-from .regular_files import is_file, is_within
+from .regular_files import is_within
 from .remote.per_layer_skip import MANIFEST_FILE
-from .shards import INDEX_FILE, SINGLE_FILE, Shard, Tensor, read_shard
+from .shard_index import read_shards
+from .shards import INDEX_FILE, Shard, Tensor
 from .state_dict import is_pruned, require_sublayers
 
 CONFIG_FILE = "config.json"
@@ -32,7 +33,6 @@ COMPANIONS = (
 
 _MOST_COMPANION_BYTES = 10**9  # far beyond any tokenizer: a sparse file of any size costs its sender nothing
 
-_PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -122,7 +122,7 @@ def read_source(root: Path) -> Source:
     config = _read_config(root)
     family = family_of(config)
     plan = _read_plan(config)
-    shards = _read_shards(root)
+    shards = read_shards(root)
     _require_consistent(shards, plan, root)
     known = {
         CONFIG_FILE,
@@ -198,64 +198,6 @@ def _read_plan(config: dict[str, Any]) -> PrunePlan:
         raise CheckpointError(f"config.json: {str(error)[:500]}") from None  # a key of it may have any length
 
 
-def _read_shards(root: Path) -> tuple[Shard, ...]:
-    index, single = root / INDEX_FILE, root / SINGLE_FILE
-    if not is_file(index):
-        if not is_file(single):
-            raise CheckpointError(_no_weights(root))
-        return (read_shard(single),)
-    weight_map = _read_weight_map(index)
-    names = sorted(set(weight_map.values()))
-    if is_file(single) and SINGLE_FILE not in names:
-        raise CheckpointError(
-            f"{root} has both {SINGLE_FILE} and {INDEX_FILE}, of which transformers loads the first: "
-            "remove the stale one"
-        )
-    for name in names:
-        if not is_file(root / name):
-            raise CheckpointError(f"{index} names {name}, which is not there: fetch it again")
-    shards = tuple(read_shard(root / name) for name in names)
-    _require_index_agrees(index, weight_map, shards)
-    return shards
-
-
-def _read_weight_map(index: Path) -> dict[str, str]:
-    try:
-        content = read_json(index)
-        weight_map = content.get("weight_map") if isinstance(content, dict) else None
-        if not isinstance(weight_map, dict) or not weight_map:
-            raise ValueError("it has no weight_map")
-        names: set[str] = set()  # looked at once, not for every key
-        for key, name in weight_map.items():
-            if isinstance(name, str) and (name in names or _is_shard_name(name)):
-                names.add(name)
-            else:
-                raise ValueError(
-                    f"the shard of {shortened(key)} is {shortened(name)}, "
-                    f"but should be a file name such as {SINGLE_FILE}"
-                )
-    except ValueError as error:
-        raise CheckpointError(f"{index}: {error}") from None
-    return weight_map
-
-
-def _require_index_agrees(index: Path, weight_map: dict[str, str], shards: tuple[Shard, ...]) -> None:
-    stored: dict[str, str] = {}
-    for shard in shards:
-        for tensor in shard.tensors:
-            if tensor.name in stored:
-                raise CheckpointError(
-                    f"{shard.path.parent}: {shortened(tensor.name)} is stored twice, also in {stored[tensor.name]}"
-                )
-            stored[tensor.name] = shard.path.name
-    for key, name in weight_map.items():
-        if stored.get(key) != name:
-            raise CheckpointError(f"{index} puts {shortened(key)} in {name}, which does not hold it")
-    for key, name in stored.items():
-        if key not in weight_map:
-            raise CheckpointError(f"{index} does not name {shortened(key)}, which {name} holds")
-
-
 def _require_consistent(shards: tuple[Shard, ...], plan: PrunePlan, root: Path) -> None:
     for shard in shards:
         for tensor in shard.tensors:
@@ -264,20 +206,6 @@ def _require_consistent(shards: tuple[Shard, ...], plan: PrunePlan, root: Path) 
                     f"{root}: {shortened(tensor.name)} is stored in {shard.path.name}, "
                     "but config.json says that it is pruned"
                 )
-
-
-def _no_weights(root: Path) -> str:
-    pickled = sorted(path.name for pattern in _PICKLED for path in root.glob(pattern))
-    if pickled:
-        return (
-            f"{root} has only pickled weights ({pickled[0]}), which are never opened: "
-            "save it as safetensors first, with save_pretrained of transformers"
-        )
-    return f"{root} has no {SINGLE_FILE} and no {INDEX_FILE}"
-
-
-def _is_shard_name(name: str) -> bool:
-    return len(name) <= 255 and name == Path(name).name and name.isprintable() and name.endswith(".safetensors")
 
 
 def _entries(root: Path) -> set[str]:
