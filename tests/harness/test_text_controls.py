@@ -108,16 +108,30 @@ def test_8bit_that_underflows_is_garbled(real: tuple[Path, Path], tmp_path: Path
     assert not underflow(real[0], tmp_path, FEW_PROMPTS, FEW_TOKENS).wrong
 
 
-@pytest.mark.newest
-def test_8bit_that_underflows_is_told(real: tuple[Path, Path], tmp_path: Path) -> None:
-    """Of a checkpoint it is a finding that 8-bit ruins it; in a model that somebody loaded so, it is a fault."""
-    base, pruned = underflowing(real[0], tmp_path / "underflowing"), tmp_path / "pruned"
+@pytest.fixture(scope="module")
+def underflows(real: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A checkpoint whose 8-bit load underflows, and the same pruned by REAL_PLAN."""
+    folder = tmp_path_factory.mktemp("underflows")
+    base, pruned = underflowing(real[0], folder / "base"), folder / "pruned"
     prune_checkpoint(base, pruned, REAL_PLAN, sync=False)
+    return base, pruned
+
+
+@pytest.mark.newest
+def test_8bit_that_underflows_is_told(underflows: tuple[Path, Path]) -> None:
+    """Of a checkpoint it is a finding that 8-bit ruins it."""
+    base, pruned = underflows
     report = check_checkpoint(
         pruned, base=base, device_map=("plain",), dtype=(), quantisation=("8bit",), keyword="text.greedy"
     )
     assert report.faults == ()
     assert [finding for finding in report.findings if finding.startswith("the precision itself ruins this model")]
+
+
+@pytest.mark.newest
+def test_8bit_model_that_underflows_is_faulty(underflows: tuple[Path, Path]) -> None:
+    """In a model that somebody loaded so, it is a fault that 8-bit ruins it."""
+    base, pruned = underflows
     report = check_model(load_pruned(pruned, **PRECISIONS["8bit"]), checkpoint=pruned, base=base, keyword="text.greedy")
     assert [fault.id for fault in report.faults] == ["precision-ruins-the-model"]
 
