@@ -35,6 +35,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Case]:
     return cases_in(tmp_path_factory.mktemp("detection"))
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("fault_id", FAULTS)
 def test_fault_is_found(fault_id: str, case: Callable[[str], Case], tmp_path: Path) -> None:
     """The verdict is faulty, and the first fault that is told is of the family of what was planted."""
@@ -54,6 +55,7 @@ def test_fault_is_found(fault_id: str, case: Callable[[str], Case], tmp_path: Pa
         detection.compare_or_keep(fault, report)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("variant_id", SOUND_VARIANTS)
 def test_sound_variant_is_sound(variant_id: str, case: Callable[[str], Case], tmp_path: Path) -> None:
     """An unusual checkpoint, or load, in which nothing is wrong is sound."""

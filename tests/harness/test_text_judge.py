@@ -130,6 +130,7 @@ def test_correct_random_model_is_sound(tiny: tuple[Path, Path], precision: str, 
     assert verdict.numbers["drift"] < DRIFT_LIMITS[precision] / 100
 
 
+@pytest.mark.many_cases
 @each_precision
 @pytest.mark.parametrize(
     ("within", "reason"),

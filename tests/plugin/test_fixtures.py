@@ -60,6 +60,7 @@ def test_fixtures_of_a_sound_checkpoint(pytester: pytest.Pytester, with_tokenize
     result.assert_outcomes(passed=6)
 
 
+@pytest.mark.newest
 def test_what_is_missing(pytester: pytest.Pytester, foreign: Path) -> None:
     """Where there is no tokenizer a test is skipped; a model whose code may not run names the option that lets it."""
     pytester.makepyfile(
@@ -86,6 +87,7 @@ def test_trusted_code_and_meant_plan(pytester: pytest.Pytester, sound: Pair, for
     pytester.runpytest_subprocess(*options, "--prunecheck-plan=plan.json").assert_outcomes(passed=2)
 
 
+@pytest.mark.newest
 def test_what_does_not_load(pytester: pytest.Pytester, sound: Pair) -> None:
     """A base that is none is told of in one line, for every test that would need it."""
     pytester.makepyfile("def test_model(pruned_model):\n    pass\ndef test_plan(prune_plan):\n    pass\n")

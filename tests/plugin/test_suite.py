@@ -102,6 +102,7 @@ def test_last_failed(faulty_runs: tuple[CompletedProcess[str], CompletedProcess[
     assert outcomes(again) == {"stored.keys": "FAILED"}
 
 
+@pytest.mark.newest
 def test_keyword_and_ways_of_loading(sound: Pair, tmp_path: Path) -> None:
     """`-k` matches the property's name, and the options choose ways of loading as those of the command do."""
     chosen = ("--device-map=plain,auto", "--dtype=bfloat16", "--quantisation=8bit")
@@ -111,6 +112,7 @@ def test_keyword_and_ways_of_loading(sound: Pair, tmp_path: Path) -> None:
     assert names == [f"{place}-{precision}.load" for place in ("plain", "auto") for precision in ("bfloat16", "8bit")]
 
 
+@pytest.mark.newest
 def test_marker_chooses_and_nothing_of_the_checkpoint_configures(sound: Pair, tmp_path: Path) -> None:
     """`-m` chooses by way of loading; with `--pruned=DIR` neither pytest.ini nor conftest.py in DIR counts."""
     canary = _copy_with_tests(sound[1], tmp_path)
@@ -125,6 +127,7 @@ def test_marker_chooses_and_nothing_of_the_checkpoint_configures(sound: Pair, tm
     assert not canary.exists()
 
 
+@pytest.mark.newest
 def test_configuration_in_the_checkpoint_is_refused(sound: Pair, tmp_path: Path) -> None:
     """Where pytest took the DIR of `--pruned DIR` for a path of tests and read a pytest.ini there, one line says so."""
     canary = _copy_with_tests(sound[1], tmp_path)
@@ -148,6 +151,7 @@ def _copy_with_tests(pruned: Path, directory: Path) -> Path:
     return canary
 
 
+@pytest.mark.newest
 @pytest.mark.skipif(find_spec("xdist") is None, reason="pytest-xdist is not installed")
 def test_workers(sound: Pair, tmp_path: Path) -> None:
     """With `-n 2` the tests of one way of loading run on one worker."""
@@ -162,6 +166,7 @@ def test_workers(sound: Pair, tmp_path: Path) -> None:
     assert all(len(each) == 1 for each in workers.values())
 
 
+@pytest.mark.newest
 def test_every_option_arrives(sound: Pair, foreign: Path, tmp_path: Path) -> None:
     """Under long names, too, options reach the suite: a wrong plan fails, and trusted code runs.
 
@@ -180,6 +185,7 @@ def test_every_option_arrives(sound: Pair, foreign: Path, tmp_path: Path) -> Non
     assert not canary.exists()
 
 
+@pytest.mark.newest
 def test_usage_errors_are_one_line(tmp_path: Path) -> None:
     """Without `--pruned` it ends with 4, as pytest's own usage errors do, in one line without a traceback."""
     result = run_suite(tmp_path)

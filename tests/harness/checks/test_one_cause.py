@@ -21,6 +21,7 @@ from tests.harness.checks.wrong_code import RENAMED, RIGHT, UNFILLED_BUFFER, WRO
 pytestmark = pytest.mark.outermost
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("what", WRONG)
 def test_wrong_code_is_told_once(what: str, case: Callable[[str], Case], tmp_path: Path) -> None:
     """Of code that is wrong in one way one fault is told, and two of code that is wrong in two."""

@@ -25,6 +25,7 @@ def test_a_part_is_enough(case: Callable[[str], Case]) -> None:
     assert report.verdict == "sound", told(report)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize(
     "fault_id",
     [
