@@ -1,6 +1,7 @@
 """Does the time per tensor and per shard grow with their number, or the memory with the bytes? docs/size.svg.
 
-The files hold headers alone: what is measured is what there is to do for each tensor and each shard.
+The files hold headers alone: what is measured is what there is to do for each tensor and each shard. Beside it stands
+Python's own parsing of the same headers and index, which also takes the longer for each tensor the more there are.
 """
 
 import json
@@ -23,12 +24,19 @@ ROUNDS = 3
 
 # Each in a process of its own: its seconds without the imports, and the kernel's own mark of its memory.
 _WORK = """
-import json, sys, time
+import gc, json, sys, time
+from pathlib import Path
 from pruning import PrunePlan, audit_checkpoint, prune_checkpoint
 what, source, destination = sys.argv[1:]
 plan = PrunePlan(mlp=(0, 2))
 begin = time.perf_counter()
-if what == "plan":
+if what == "parse":
+    gc.disable()  # as ours is
+    parsed = [json.loads(path.read_text()) for path in Path(source).glob("*.index.json")]
+    for path in Path(source).glob("*.safetensors"):
+        with path.open("rb") as file:
+            parsed.append(json.loads(file.read(int.from_bytes(file.read(8), "little"))))
+elif what == "plan":
     plan.removed_bytes(source)
 elif what == "prune":
     prune_checkpoint(source, destination, plan, checksum=False, sync=False)
@@ -41,8 +49,8 @@ print(json.dumps([seconds, int(peak) * 1024]))
 
 
 def measured(source: Path, destination: Path) -> dict[str, dict[str, float]]:
-    """Return the median seconds and the peak memory, in bytes, of a plan, of pruning and of an audit of headers."""
-    seconds: dict[str, list[float]] = {"plan": [], "prune": [], "audit": []}
+    """Return the median seconds and the peak memory, in bytes, of parsing, a plan, pruning and an audit of headers."""
+    seconds: dict[str, list[float]] = {"parse": [], "plan": [], "prune": [], "audit": []}
     peaks = dict.fromkeys(seconds, 0)
     for _ in range(ROUNDS):
         shutil.rmtree(destination, ignore_errors=True)

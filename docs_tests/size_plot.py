@@ -16,8 +16,14 @@ from matplotlib.figure import Figure
 ROOT = Path(__file__).parents[1]
 RECORDS, PLOT = ROOT / "fixtures" / "size.json", ROOT / "docs" / "size.svg"
 # Colours and shapes that stay apart for the colour-blind, and in print (Okabe and Ito 2008, Color Universal Design).
-STYLES = {"plan": ("#0072b2", "o"), "prune": ("#d55e00", "^"), "audit": ("#666666", "s")}
-NAMES = {"plan": "plan", "prune": "prune --no-checksum --no-sync", "audit": "audit of the headers"}
+STYLES = {"plan": ("#0072b2", "o"), "prune": ("#d55e00", "^"), "audit": ("#666666", "s"), "parse": ("#009e73", "x")}
+NAMES = {
+    "plan": "plan",
+    "prune": "prune --no-checksum --no-sync",
+    "audit": "audit of the headers",
+    "parse": "json.loads of the headers alone",
+}
+OURS = ("plan", "prune", "audit")
 
 
 def draw(axes: Axes, records: list[dict[str, Any]], *, of: str, scale: float, per_count: bool) -> None:

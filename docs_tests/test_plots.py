@@ -36,13 +36,15 @@ def test_every_ratio_with_a_goal_is_in_the_plot() -> None:
 
 
 def test_time_does_not_grow_with_the_number() -> None:
-    """Beyond what all work needs, the longest time for a tensor or a shard is at most 2.5 times the shortest."""
+    """Beyond what all work needs, the time for a tensor or a shard grows by no more than that of bare parsing does."""
     records = json.loads(size_plot.RECORDS.read_text(encoding="utf-8"))
     for kind, first in (("tensors", 10_000), ("shards", 30)):
-        for what in size_plot.STYLES:
-            each = {record["count"]: record[what]["seconds"] / record["count"] for record in records[kind]}
-            beyond = [seconds for count, seconds in each.items() if count >= first]
-            assert max(beyond) < 2.5 * min(beyond), (kind, what)
+        beyond = [record for record in records[kind] if record["count"] >= first]
+        for what in size_plot.OURS:
+            each = [record[what]["seconds"] / record["count"] for record in beyond]
+            assert max(each) < 2 * min(each), (kind, what)
+            parsing = [record["parse"]["seconds"] / record["count"] for record in beyond]
+            assert each[-1] / each[0] < 1.1 * max(1, parsing[-1] / parsing[0]), (kind, what)
 
 
 def test_controls_of_the_judge_have_the_verdict_they_should() -> None:
