@@ -19,7 +19,7 @@ RUN_ELSEWHERE = {
     "python3 -m pip install -c constraints.txt -e .[peft,plot,notebook] pytest-xdist pytest-benchmark ruff mypy": "tox",
     "pytest -n 2": "tox environment `newest`",
     "PRUNECHECK_REWRITE=1 python3 -m tox -e sweep -- -k every_control": "takes half an hour",
-    "PRUNECHECK_REWRITE=1 python3 -m tox -e bench": "takes a quarter of an hour",
+    "PRUNECHECK_REWRITE=1 python3 -m tox -e bench": "takes three quarters of an hour",
     "python docs_tests/text_judge_plot.py": "test_plots.py",
 }
 
