@@ -20,6 +20,8 @@ from docs_tests.commands import (
     section,
 )
 from harness.cli import app
+from harness.tiny import TinySpec, write_tiny_checkpoint
+from tests.harness.checks.cases import write_tokenizer
 
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -52,13 +54,25 @@ def test_a_line_that_is_not_printed_is_found() -> None:
     assert lines_not_printed("a b\nd\n", "a b\n") == ["d"]
 
 
-def test_commands_run(tmp_path: Path, real_checkpoint: Path) -> None:
-    """Every command and piece of Python runs, the README's, then each page's, and prints the lines that are shown."""
-    (tmp_path / "SRC").symlink_to(real_checkpoint)
+def run_all(folder: Path) -> None:
+    """Run every command and piece of Python, the README's, then each page's; each prints the lines that are shown."""
     pages = [README, *(path for path in sorted((ROOT / "docs").glob("*.md")) if path != TUTORIAL)]
     text = "".join(path.read_text(encoding="utf-8") for path in pages)
-    ran = run_commands(text.replace(section(README, CHOOSING), ""), tmp_path)
+    ran = run_commands(text.replace(section(README, CHOOSING), ""), folder)
     assert ran >= 4  # a pattern that finds nothing would pass
+
+
+def test_commands_run(tmp_path: Path) -> None:
+    """Whatever the README and the pages show runs, on a tiny checkpoint of as many layers as the plan there needs."""
+    write_tokenizer(write_tiny_checkpoint(TinySpec(layers=24, vocabulary_size=256), tmp_path / "SRC"))
+    run_all(tmp_path)
+
+
+@pytest.mark.sweep
+def test_commands_run_on_the_real_checkpoint(tmp_path: Path, real_checkpoint: Path) -> None:
+    """Whatever the README and the pages show runs, on the real checkpoint, which takes ten minutes on one core."""
+    (tmp_path / "SRC").symlink_to(real_checkpoint)
+    run_all(tmp_path)
 
 
 def test_commands_run_elsewhere_are_in_the_documents() -> None:

@@ -35,7 +35,7 @@ def audit_checkpoint(
     total = sum(tensor.size for tensor in source.tensors())
     for shard in source.shards:
         for tensor in shard.tensors:
-            expected = source.manifest.kept[tensor.name].get("sha256")
+            expected = source.manifest.kept[tensor.name].sha256
             if expected is None:
                 raise CheckpointError(f"{source.root}: {MANIFEST_FILE} has no checksum of {shortened(tensor.name)}")
             digest = hashlib.sha256()
@@ -68,11 +68,10 @@ def require_manifest(source: Source) -> None:
             raise CheckpointError(
                 f"{source.root}: {shortened(tensor.name)} is stored, but {MANIFEST_FILE} does not name it"
             )
-        described, found = (entry.get("dtype"), entry.get("shape")), (tensor.dtype, list(tensor.shape))
-        if described != found:
+        if (entry.dtype, entry.shape) != (tensor.dtype, tensor.shape):
             raise CheckpointError(
-                f"{source.root}: {shortened(tensor.name)} is {found[0]} {shortened(found[1])}, "
-                f"but {MANIFEST_FILE} says {described[0]} {shortened(described[1])}"
+                f"{source.root}: {shortened(tensor.name)} is {tensor.dtype} {shortened(list(tensor.shape))}, "
+                f"but {MANIFEST_FILE} says {entry.dtype} {shortened(list(entry.shape))}"
             )
         stored += 1
     if stored < len(kept):  # only then worth a set of all names

@@ -69,7 +69,7 @@ def prune_checkpoint(
     _require_apart(read, target)
     require_prunable(read)
     require_manifest(read)
-    dropped = tuple(read.tensors_under(plan))
+    dropped = read.tensors_under(plan)
     whole_plan = plan | read.plan
     shards = _new_shards(read, whole_plan)
     total = _stored_bytes(shards)
@@ -180,7 +180,8 @@ def _with_checksums(
     """
     described = source.manifest.kept if source.manifest else {}
     for tensor in (tensor for shard in shards for tensor in shard.tensors):
-        expected, found = described.get(tensor.name, {}).get("sha256"), digests.get(tensor.name)
+        entry, found = described.get(tensor.name), digests.get(tensor.name)
+        expected = entry.sha256 if entry else None
         if None not in (expected, found) and expected != found:
             raise CheckpointError(
                 f"{source.root}: the bytes of {shortened(tensor.name)} have sha256 {found}, "

@@ -1,10 +1,13 @@
-"""Read JSON that strangers wrote: one clear error for whatever is wrong with it."""
+"""Read JSON that strangers wrote, value by value or whole: one clear error for whatever is wrong with it."""
 
 import gc
 import json
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
+from operator import lt
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,12 @@ from .regular_files import open_regular
 
 # The format's own limit for a safetensors header (safetensors 0.8.0, `tensor.rs`, MAX_HEADER_SIZE) serves all files.
 MOST_JSON_BYTES = 100_000_000
-_MOST_LEVELS = 100
+# Of one file; each takes 80 bytes at most besides its text, so that no file takes more than a few gigabytes.
+_MOST_VALUES = 35_000_000
+MOST_LEVELS = 100
 _MOST_DIGITS = 1000  # Python's own limit is 4300 for reading and for writing
 _MOST_SHOWN = 200  # characters: longer than any name that is meant
+_NO_SPACE = re.compile(r"[^ \t\n\r]")
 
 
 @contextmanager
@@ -29,46 +35,120 @@ def without_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def parse_json(
-    data: bytes,
-    parse_int: Callable[[str], Any] | None = None,
-    object_hook: Callable[[dict[str, Any]], Any] | None = None,
-) -> Any:
-    """Parse JSON, integers by `parse_int` and each object by `object_hook`, as json.loads has them.
+class JsonText:
+    """A JSON document, read from its start to its end: of a million tensors only what is made of each stays.
 
-    Raises ValueError, in one short line, if it is malformed, not UTF-8, or names a key twice.
+    >>> text = JsonText(b'{"plan": {"mlp": [7]}, "kept": {"a": [1], "b": [2]}}')
+    >>> for key in text.read_keys():
+    ...     print(key, [(name, text.read_value()) for name in text.read_keys()])
+    plan [('mlp', [7])]
+    kept [('a', [1]), ('b', [2])]
+
+    Every method raises ValueError, in one short line, if what it reads is malformed, or names a key twice.
     """
-    try:
-        text = data.decode("utf-8")
-        del data  # a large file need not be in memory twice while it is parsed
-        return json.loads(text, object_pairs_hook=_objects(object_hook), parse_int=parse_int or _integer)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 at byte {error.start}") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON at line {error.lineno}, column {error.colno}: {error.msg}") from None
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+
+    def __init__(self, data: bytes, parse_int: Callable[[str], Any] | None = None) -> None:
+        try:
+            self._text = data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"not UTF-8 at byte {error.start}") from None
+        if self._text.count(",") >= _MOST_VALUES:
+            raise ValueError(f"of more than {_MOST_VALUES} values")
+        if self._text.startswith("\ufeff"):
+            raise self._error("Unexpected UTF-8 BOM (decode using utf-8-sig)", 0)
+        self._position = 0
+        self._read = json.JSONDecoder(object_pairs_hook=_object, parse_int=parse_int or _integer).raw_decode
+
+    def read_value(self) -> Any:
+        """Read the value that comes next, as json.loads has it, integers by `parse_int`."""
+        return self._value_at(self._behind_space())
+
+    def read_keys(self, otherwise: str = "not a JSON object") -> Iterator[str]:
+        """Read the object that comes next: yield each key, whose value is to be read before the next one is asked for.
+
+        That a key comes twice is told behind the last. If what comes is no object, `otherwise` is what is told.
+        """
+        if not self._text.startswith("{", self._behind_space()):
+            self.read_value()  # raises if it is not even JSON
+            raise ValueError(otherwise)
+        self._next()
+        keys: list[str] = []
+        following = self._next()
+        if following == "}":
+            return
+        while True:
+            if following != '"':
+                raise self._expected("property name enclosed in double quotes")
+            keys.append(self._value_at(self._position - 1))
+            if self._next() != ":":
+                raise self._expected("':' delimiter")
+            yield keys[-1]
+            following = self._next()
+            if following == "}":
+                break
+            if following != ",":
+                raise self._expected("',' delimiter")
+            following = self._next()
+        require_once(keys)
+
+    def require_end(self) -> None:
+        """Raise ValueError unless only white space is left."""
+        if self._next():
+            raise self._error("Extra data", self._position - 1)
+
+    def _value_at(self, position: int) -> Any:
+        try:
+            value, self._position = self._read(self._text, position)
+        except json.JSONDecodeError as error:
+            raise self._error(error.msg, error.pos) from None
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
+        return value
+
+    def _next(self) -> str:
+        """Return the next character that is no white space, and go on behind it; at the end the empty string."""
+        position = self._behind_space()
+        self._position = position + 1
+        return self._text[position : position + 1]
+
+    def _behind_space(self) -> int:
+        found = _NO_SPACE.search(self._text, self._position)
+        return found.start() if found else len(self._text)
+
+    def _expected(self, what: str) -> ValueError:
+        return self._error(f"Expecting {what}", self._position - 1)
+
+    def _error(self, message: str, position: int) -> ValueError:
+        where = json.JSONDecodeError(message, self._text, position)
+        return ValueError(f"not JSON at line {where.lineno}, column {where.colno}: {message}")
 
 
-def read_json(path: Path, *, from_pipe: bool = False) -> Any:
-    """Read a JSON file. Raises ValueError, in one line that leaves the path to the caller.
+def read_text(path: Path, *, from_pipe: bool = False, most_bytes: int = MOST_JSON_BYTES) -> JsonText:
+    """Open a JSON file. Raises ValueError, in one line that leaves the path to the caller.
 
     What is no regular file is refused, since reading it may never end; `from_pipe` reads it all the same.
     """
-    content = parse_json(_read_bytes(path, from_pipe))  # without a name here: parse_json lets go of them
-    if is_deeper_than(_MOST_LEVELS, content):
+    return JsonText(_read_bytes(path, from_pipe, most_bytes))
+
+
+def read_json(path: Path, *, from_pipe: bool = False) -> Any:
+    """Read a JSON file as a whole. Raises ValueError, as `read_text` does."""
+    text = read_text(path, from_pipe=from_pipe)
+    content = text.read_value()
+    text.require_end()
+    if is_deeper_than(MOST_LEVELS, content):
         raise ValueError("nested too deeply")
     return content
 
 
-def _read_bytes(path: Path, from_pipe: bool) -> bytes:
+def _read_bytes(path: Path, from_pipe: bool, most_bytes: int) -> bytes:
     try:
         with path.open("rb") if from_pipe else open_regular(path) as file:
-            data = file.read(MOST_JSON_BYTES + 1)
+            data = file.read(most_bytes + 1)
     except OSError as error:
         raise ValueError((error.strerror or str(error)).lower()) from None
-    if len(data) > MOST_JSON_BYTES:
-        raise ValueError(f"larger than {MOST_JSON_BYTES} bytes")
+    if len(data) > most_bytes:
+        raise ValueError(f"larger than {most_bytes} bytes")
     return data
 
 
@@ -83,6 +163,17 @@ def is_deeper_than(levels: int, content: Any) -> bool:
             for value in (each.values() if isinstance(each, dict) else each)
         ]
     return bool(level)
+
+
+def require_once(keys: Sequence[str]) -> None:
+    """Raise ValueError if a key comes twice.
+
+    Keys in order, as most writers of checkpoints have them, are seen to differ without a set of all: that of a million
+    would lie beyond the processor's caches.
+    """
+    if not all(map(lt, keys, islice(keys, 1, None))) and len(set(keys)) < len(keys):
+        [(twice, _)] = Counter(keys).most_common(1)
+        raise ValueError(f"the key {shortened(twice)} appears twice")
 
 
 def shortened(value: object, longest: int = _MOST_SHOWN) -> str:
@@ -100,13 +191,8 @@ def _integer(text: str) -> int:
     return int(text)
 
 
-def _objects(object_hook: Callable[[dict[str, Any]], Any] | None) -> Callable[[list[tuple[str, Any]]], Any]:
-    return _without_duplicates if object_hook is None else lambda pairs: object_hook(_without_duplicates(pairs))
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) < len(pairs):
-        [(twice, _)] = Counter(name for name, _ in pairs).most_common(1)
-        raise ValueError(f"the key {shortened(twice)} appears twice")
+        require_once([key for key, _ in pairs])
     return result

@@ -3,26 +3,48 @@
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import __version__
 from .errors import CheckpointError, PlanError
-from .json_files import read_json
+from .json_files import MOST_LEVELS, JsonText, is_deeper_than, read_text
 from .plan import PrunePlan
 from .remote.per_layer_skip import MANIFEST_FILE
 from .shards import Tensor
 
 FORMAT = 1
-
-Entries = Iterable[tuple[str, Mapping[str, Any]]]
+# Of a header's 52 bytes at least, a tensor's checksum makes 120 here: this is room for the largest header, and more.
+MOST_MANIFEST_BYTES = 400_000_000
 
 # The hub's cache: models--<owner>--<name>/snapshots/<commit> (huggingface_hub 2.4.0, `file_download.py`).
 _SHA256 = re.compile("[0-9a-f]{64}")
+_OTHER_FORMAT = f"not a manifest of format {FORMAT}"
+_NO_CHECKSUM = "one of its checksums is none"
 _DTYPE = re.compile("[A-Z0-9_]{1,20}")  # any that there will be; what it is, comes into errors as it stands
 _HUB_SNAPSHOT = re.compile(r".*/models--([^/]+)/snapshots/([0-9a-f]{40})")
+
+
+class Entry(NamedTuple):
+    """What a manifest says of a tensor: of a million, as dictionaries they would take several times the memory.
+
+    Kept ones have the `sha256` of their bytes, in hex, unless it was left out; pruned ones have their `bytes`.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    sha256: str | None = None
+    bytes: Any = None  # of a stranger's manifest it may be anything
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what the file has of it."""
+        return {name: value for name, value in self._asdict().items() if value is not None}
+
+
+Entries = Iterable[tuple[str, Entry]]
 
 
 @dataclass(frozen=True)
@@ -31,15 +53,15 @@ class Manifest:
 
     `source` describes the first unpruned checkpoint: its `name`, and `revision` if it came from a hub; its `config`, as
     it was; the sha256 of its other `files` that came along, README.md as it was there; also `plan` if it was pruned
-    already and had no manifest. `code` maps Python files to their sha256. `kept` maps each stored tensor to its
-    `dtype`, `shape` and, unless left out, `sha256`; `pruned` maps each pruned one to `dtype`, `shape` and `bytes`.
+    already and had no manifest. `code` maps Python files to their sha256. `kept` has each stored tensor, `pruned` each
+    pruned one.
     """
 
     source: Mapping[str, Any]
     plan: PrunePlan
     code: Mapping[str, str]
-    kept: Mapping[str, Mapping[str, Any]]
-    pruned: Mapping[str, Mapping[str, Any]]
+    kept: Mapping[str, Entry]
+    pruned: Mapping[str, Entry]
 
     @classmethod
     def read(cls, root: Path) -> "Manifest | None":
@@ -48,22 +70,42 @@ class Manifest:
         if not path.exists():
             return None
         try:
-            content = read_json(path)
-            if not isinstance(content, dict) or content.get("format") != FORMAT:
-                raise ValueError(f"not a manifest of format {FORMAT}")
-            parts: dict[str, Any] = {name: content.get(name) for name in ("source", "code", "kept", "pruned")}
-            for name, part in parts.items():
-                if not isinstance(part, dict):
-                    raise ValueError(f"it has no {name!r}")
-            for name in ("kept", "pruned"):
-                if not all(map(_describes_a_tensor, parts[name].values())):
-                    raise ValueError(f"{name!r} should map tensors to their dtype and shape")
-            checksums = [*parts["code"].values(), *(entry.get("sha256") for entry in parts["kept"].values())]
-            if not all(each is None or (isinstance(each, str) and _SHA256.fullmatch(each)) for each in checksums):
-                raise ValueError("one of its checksums is none")
-            return cls(plan=PrunePlan.from_dict(content.get("plan")), **parts)
+            return cls(**_read_parts(read_text(path, most_bytes=MOST_MANIFEST_BYTES)))
         except (ValueError, PlanError) as error:
             raise CheckpointError(f"{path}: {error}") from None
+
+
+def _read_parts(text: JsonText) -> dict[str, Any]:
+    parts: dict[str, Any] = {}
+    for name in text.read_keys(otherwise=_OTHER_FORMAT):
+        parts[name] = _read_entries(name, text) if name in ("kept", "pruned") else text.read_value()
+        if name == "format" and parts[name] != FORMAT:
+            raise ValueError(_OTHER_FORMAT)
+    text.require_end()
+    if "format" not in parts:
+        raise ValueError(_OTHER_FORMAT)
+    for name in ("source", "code", "kept", "pruned"):
+        if not isinstance(parts.get(name), dict):
+            raise ValueError(f"it has no {name!r}")
+    source, code, plan = parts["source"], parts["code"], PrunePlan.from_dict(parts.get("plan"))
+    if is_deeper_than(MOST_LEVELS, source):
+        raise ValueError("nested too deeply")
+    if not all(map(_is_checksum, code.values())):
+        raise ValueError(_NO_CHECKSUM)
+    return {"source": source, "plan": plan, "code": code, "kept": parts["kept"], "pruned": parts["pruned"]}
+
+
+def _read_entries(part: str, text: JsonText) -> dict[str, Entry]:
+    entries = {}
+    for name in text.read_keys(otherwise=f"it has no {part!r}"):
+        entry = text.read_value()
+        if not _describes_a_tensor(entry):
+            raise ValueError(f"{part!r} should map tensors to their dtype and shape")
+        checksum = entry.get("sha256")
+        if not _is_checksum(checksum):
+            raise ValueError(_NO_CHECKSUM)
+        entries[name] = Entry(sys.intern(entry["dtype"]), tuple(entry["shape"]), checksum, entry.get("bytes"))
+    return entries
 
 
 def _describes_a_tensor(entry: Any) -> bool:
@@ -71,8 +113,15 @@ def _describes_a_tensor(entry: Any) -> bool:
         isinstance(entry, dict)
         and isinstance(dtype := entry.get("dtype"), str)
         and _DTYPE.fullmatch(dtype) is not None
-        and isinstance(entry.get("shape"), list)
+        and isinstance(shape := entry.get("shape"), list)
+        # Nothing nested, however deeply: it may come into another manifest.
+        and not any(isinstance(value, (list, dict)) for value in (*shape, entry.get("bytes")))
     )
+
+
+def _is_checksum(text: Any) -> bool:
+    """Say whether it is the sha256 of something, in hex, or None."""
+    return text is None or (isinstance(text, str) and _SHA256.fullmatch(text) is not None)
 
 
 def manifest_lines(
@@ -99,7 +148,7 @@ def _section(name: str, entries: Entries) -> Iterator[str]:
     yield f"  {json.dumps(name)}: {{"
     separator, end = "\n", "}"
     for key, entry in entries:
-        yield f"{separator}    {json.dumps(key)}: {json.dumps(entry)}"
+        yield f"{separator}    {json.dumps(key)}: {json.dumps(entry.to_dict())}"
         separator, end = ",\n", "\n  }"
     yield end
 
@@ -116,21 +165,15 @@ def source_identity(root: Path) -> dict[str, Any]:
 def kept_entries(tensors: Iterable[tuple[Tensor, str | None]]) -> Entries:
     """Yield what the manifest says of the stored tensors, each with the sha256 of its bytes, in hex, or None."""
     for tensor, checksum in tensors:
-        entry: dict[str, Any] = {"dtype": tensor.dtype, "shape": tensor.shape}
-        if checksum is not None:
-            entry["sha256"] = checksum
-        yield tensor.name, entry
+        yield tensor.name, Entry(tensor.dtype, tensor.shape, sha256=checksum)
 
 
-def pruned_entries(tensors: Iterable[Tensor], before: Mapping[str, Mapping[str, Any]]) -> Entries:
+def pruned_entries(tensors: Iterable[Tensor], before: Mapping[str, Entry]) -> Entries:
     """Yield what the manifest says of the pruned tensors, those that were pruned `before` included, by name."""
     pruned = {tensor.name: tensor for tensor in tensors}
     for name in sorted({*pruned, *before}):
         tensor = pruned.get(name)
-        if tensor is None:
-            yield name, before[name]
-        else:
-            yield name, {"dtype": tensor.dtype, "shape": tensor.shape, "bytes": tensor.size}
+        yield name, Entry(tensor.dtype, tensor.shape, bytes=tensor.size) if tensor else before[name]
 
 
 def checksums(files: Mapping[str, bytes]) -> dict[str, str]:

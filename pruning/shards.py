@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from .errors import CheckpointError
-from .json_files import MOST_JSON_BYTES, parse_json, shortened
+from .json_files import MOST_JSON_BYTES, JsonText, shortened
 from .regular_files import open_regular
 
 SINGLE_FILE = "model.safetensors"
@@ -36,8 +36,7 @@ _GIT_LFS_POINTER = b"version https://git-lfs"
 _to_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
+class Tensor(NamedTuple):
     """A tensor as a header describes it; `begin` and `end` count bytes from the start of the file."""
 
     name: str
@@ -90,12 +89,8 @@ def read_shard(path: Path) -> Shard:
             if length > MOST_JSON_BYTES:
                 raise CheckpointError(f"{path}: its header of {length} bytes exceeds the limit of {MOST_JSON_BYTES}")
             file.seek(8)
-            # Without a name here: parse_json lets go of the bytes before it makes many times as much of them.
-            header = parse_json(_read_exactly(file, length, path), parse_int=_count, object_hook=_smaller)
-        if not isinstance(header, dict):
-            raise ValueError("not a JSON object")
-        metadata = _checked_metadata(header.pop("__metadata__", None))
-        tensors = _checked_tensors(header, 8 + length)
+            header = JsonText(_read_exactly(file, length, path), parse_int=_count)
+        tensors, metadata = _read_header(header, 8 + length)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:
@@ -115,6 +110,34 @@ def _read_exactly(file: BinaryIO, length: int, path: Path) -> bytes:
     return data
 
 
+def _read_header(header: JsonText, data_start: int) -> tuple[tuple[Tensor, ...], dict[str, str] | None]:
+    tensors: list[Tensor] = []
+    metadata = None
+    for name in header.read_keys():
+        if name == "__metadata__":
+            metadata = _checked_metadata(header.read_value())
+        else:
+            tensors.append(_checked_tensor(name, header.read_value(), data_start))
+    header.require_end()
+    if _first_out_of_place(tensors, data_start):
+        tensors.sort(key=attrgetter("begin", "end"))  # of those that begin alike, as empty ones do, by their end
+        if found := _first_out_of_place(tensors, data_start):
+            tensor, end = found
+            kind = "overlaps the tensor before it" if tensor.begin < end else "leaves a hole before it"
+            raise ValueError(f"tensor {shortened(tensor.name)} {kind}")
+    return tuple(tensors), metadata
+
+
+def _first_out_of_place(tensors: list[Tensor], data_start: int) -> tuple[Tensor, int] | None:
+    """Return the first tensor that does not begin where the one before it ends, and that end; None if all do."""
+    end = data_start
+    for tensor in tensors:
+        if tensor.begin != end:
+            return tensor, end
+        end = tensor.end
+    return None
+
+
 def _checked_metadata(metadata: Any) -> dict[str, str] | None:
     if metadata is not None and not (
         isinstance(metadata, dict) and all(_is_text(name) and _is_text(value) for name, value in metadata.items())
@@ -123,51 +146,12 @@ def _checked_metadata(metadata: Any) -> dict[str, str] | None:
     return metadata
 
 
-class _Entry(NamedTuple):
-    """What a header says of a tensor; of a million, as dictionaries and lists they would take twice the memory.
-
-    What should be a list and is none is a tuple of None, which no check lets pass.
-    """
-
-    dtype: Any
-    shape: tuple[Any, ...]
-    data_offsets: tuple[Any, ...]
-
-
-def _smaller(entry: dict[str, Any]) -> dict[str, Any] | _Entry:
-    """Return an object of a header as an entry, if it has the form of one."""
-    if entry.keys() != _ENTRY_KEYS or (isinstance(entry["shape"], str) and isinstance(entry["data_offsets"], str)):
-        return entry  # the latter may be the metadata, of strings alone
-    dtype = entry["dtype"]
-    if isinstance(dtype, str):
-        dtype = sys.intern(dtype)  # one string for all tensors of a dtype: the parser makes one for each
-    return _Entry(dtype, _tuple(entry["shape"]), _tuple(entry["data_offsets"]))
-
-
-def _tuple(values: Any) -> tuple[Any, ...]:
-    return tuple(values) if isinstance(values, list) else (None,)
-
-
-def _checked_tensors(header: dict[str, Any], data_start: int) -> tuple[Tensor, ...]:
-    # Each entry goes as its tensor comes: of a million, both together would be in memory.
-    tensors = [_checked_tensor(name, header.pop(name), data_start) for name in list(header)]
-    tensors.sort(key=attrgetter("end"))
-    tensors.sort(key=attrgetter("begin"))  # and of those that begin alike, as empty ones do, by their end
-    end = data_start
-    for tensor in tensors:
-        if tensor.begin != end:
-            kind = "overlaps the tensor before it" if tensor.begin < end else "leaves a hole before it"
-            raise ValueError(f"tensor {shortened(tensor.name)} {kind}")
-        end = tensor.end
-    return tuple(tensors)
-
-
 def _checked_tensor(name: str, entry: Any, data_start: int) -> Tensor:
     if not _is_text(name):
         raise ValueError(f"the name {shortened(name)} is not Unicode text")
-    if not isinstance(entry, _Entry):
+    if not isinstance(entry, dict) or entry.keys() != _ENTRY_KEYS:
         raise ValueError(f"tensor {shortened(name)} should have a dtype, a shape and data_offsets, and nothing else")
-    dtype, shape, offsets = entry
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in _BITS:
         raise ValueError(f"tensor {shortened(name)} has the unknown dtype {shortened(dtype)}")
     if not _are_counts(shape):
@@ -176,12 +160,12 @@ def _checked_tensor(name: str, entry: Any, data_start: int) -> Tensor:
         raise ValueError(f"tensor {shortened(name)} has data_offsets that are not a begin and an end")
     size = offsets[1] - offsets[0]
     if _bits(dtype, shape) != size * 8:
-        shown = shortened(list(shape))
-        raise ValueError(f"tensor {shortened(name)} has {size} bytes, which {dtype} {shown} does not fill")
-    return Tensor(name, dtype, shape, data_start + offsets[0], data_start + offsets[1])
+        raise ValueError(f"tensor {shortened(name)} has {size} bytes, which {dtype} {shortened(shape)} does not fill")
+    # One string for all tensors of a dtype: the parser makes one for each.
+    return Tensor(name, sys.intern(dtype), tuple(shape), data_start + offsets[0], data_start + offsets[1])
 
 
-def _bits(dtype: str, shape: tuple[int, ...]) -> int | None:
+def _bits(dtype: str, shape: list[int]) -> int | None:
     """Return the bits of a tensor; None where they, or a product on the way to them, exceed 64 bits.
 
     The library refuses those too, also where a later size is 0 (safetensors 0.8.0, `tensor.rs`, checked_mul); and
@@ -200,8 +184,9 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and not _SURROGATE.search(value)
 
 
-def _are_counts(values: tuple[Any, ...]) -> bool:
-    return all(type(value) is int and 0 <= value < 2**63 for value in values)  # True is one, too, to isinstance
+def _are_counts(values: Any) -> bool:
+    # By type: True is an int, too, to isinstance.
+    return isinstance(values, list) and all(type(value) is int and 0 <= value < 2**63 for value in values)
 
 
 def _count(text: str) -> int | float:

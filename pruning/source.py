@@ -65,11 +65,12 @@ class Source:
         for shard in self.shards:
             yield from shard.tensors
 
-    def tensors_under(self, plan: PrunePlan) -> Iterator[Tensor]:
-        """Yield the tensors that a plan prunes; raises PruningError first if the plan does not fit."""
+    def tensors_under(self, plan: PrunePlan) -> tuple[Tensor, ...]:
+        """Return the tensors that a plan prunes; raises PruningError if the plan does not fit."""
         plan.require_layers(layer_count(self.config))
-        require_sublayers((tensor.name for tensor in self.tensors()), plan - self.plan)
-        return (tensor for tensor in self.tensors() if is_pruned(tensor.name, plan))
+        tensors = tuple(tensor for tensor in self.tensors() if is_pruned(tensor.name, plan))
+        require_sublayers((tensor.name for tensor in tensors), plan - self.plan)
+        return tensors
 
 
 def find_checkpoint(source: str | Path, revision: str | None = None) -> Path:
@@ -199,7 +200,7 @@ def _read_plan(config: dict[str, Any]) -> PrunePlan:
 
 
 def _require_consistent(shards: tuple[Shard, ...], plan: PrunePlan, root: Path) -> None:
-    for shard in shards:
+    for shard in () if plan.is_empty else shards:
         for tensor in shard.tensors:
             if is_pruned(tensor.name, plan):
                 raise CheckpointError(

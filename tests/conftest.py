@@ -1,5 +1,6 @@
 """Settings of every test: how many examples hypothesis draws, and how many of many cases run."""
 
+import gc
 import os
 from collections import Counter
 from importlib.metadata import version
@@ -36,3 +37,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         seen[test] += 1
     items[:] = kept
     config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_collection_finish() -> None:
+    """Let garbage collections pass over what imports have made: each load that is judged ends with one."""
+    gc.collect()
+    gc.freeze()

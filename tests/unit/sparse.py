@@ -32,9 +32,12 @@ def write_sparse(root: Path, shape: dict[str, int] = GIANT, *, shard_bytes: int 
 
 
 def write_many(root: Path, *, tensors: int, shards: int) -> Path:
-    """Write a checkpoint of so many small tensors, an equal number in each of the shards; return `root`."""
+    """Write a checkpoint of so many small tensors, an equal number in each of the shards; return `root`.
+
+    They come by name, as the safetensors library writes those of a dtype (safetensors 0.8.0, `tensor.rs`, prepare).
+    """
     of_shard = tensors // shards
-    names = [f"model.layers.{number % 12}.mlp.e{number}.w" for number in range(tensors)]
+    names = sorted(f"model.layers.{number % 12}.mlp.e{number}.w" for number in range(tensors))
     parts = [{name: [2] for name in names[first : first + of_shard]} for first in range(0, tensors, of_shard)]
     return write_shards(root, parts, tiny_config(12))
 

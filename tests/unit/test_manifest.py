@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pruning import CheckpointError, PrunePlan, audit_checkpoint, prune_checkpoint
-from pruning.manifest import Manifest, manifest_lines, source_identity
+from pruning.manifest import Entry, Manifest, manifest_lines, source_identity
 from tests.unit.checkpoints import exactly, read_files, write_checkpoint
 
 MODEL = "model.safetensors"
@@ -14,7 +14,13 @@ NORM = "model.norm.weight"
 PRUNED = "model.layers.0.mlp.up_proj.weight"
 ENTRIES = st.dictionaries(
     st.text(max_size=8),
-    st.fixed_dictionaries({"dtype": st.from_regex("[A-Z0-9_]{1,8}", fullmatch=True), "shape": st.just([1])}),
+    st.builds(
+        Entry,
+        st.from_regex("[A-Z0-9_]{1,8}", fullmatch=True),
+        st.lists(st.integers(0, 2**62), max_size=3).map(tuple),
+        sha256=st.none() | st.from_regex("[0-9a-f]{64}", fullmatch=True),
+        bytes=st.none() | st.integers(0, 2**62),
+    ),
 )
 
 
