@@ -12,8 +12,8 @@ from typing import Any
 from .audit import require_manifest
 from .byte_copy import NewShard, Progress, write_shards
 from .errors import CheckpointError, DestinationError
-from .json_files import shortened
-from .manifest import checksums, kept_entries, manifest_lines, pruned_entries, source_identity
+from .json_files import MOST_JSON_BYTES, shortened
+from .manifest import MOST_MANIFEST_BYTES, checksums, kept_entries, manifest_lines, pruned_entries, source_identity
 from .model_card import CARD_FILE, HEAD_BYTES, card_rewriter
 from .plan import PrunePlan
 from .remote.per_layer_skip import MANIFEST_FILE
@@ -21,6 +21,8 @@ from .shards import INDEX_FILE, Tensor, shard_names
 from .source import CONFIG_FILE, Source, find_checkpoint, read_source, require_prunable
 from .staging import staged_directory, sync_path
 from .state_dict import is_pruned
+
+_MOST_BYTES = {MANIFEST_FILE: MOST_MANIFEST_BYTES}  # that are read of a file, if they are not those of any JSON
 
 
 @dataclass(frozen=True)
@@ -243,9 +245,16 @@ def _copy_companion(source: Path, destination: Path, sync: bool, rewrite: Callab
 
 
 def _write(path: Path, lines: Iterator[str] | Sequence[str], sync: bool) -> None:
+    """Write a file. Raises CheckpointError if it is larger than what is read of such a file."""
     with path.open("x", encoding="utf-8", newline="\n") as file:
         file.writelines(lines)
         file.flush()
+        most_bytes = _MOST_BYTES.get(path.name, MOST_JSON_BYTES)
+        if (size := os.fstat(file.fileno()).st_size) > most_bytes:
+            raise CheckpointError(
+                f"{path.name} would have {size} bytes, of which at most {most_bytes} are read: "
+                "the checkpoint has too many tensors, or their names are too long"
+            )
         if sync:
             os.fsync(file.fileno())
 

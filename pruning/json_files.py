@@ -53,7 +53,7 @@ class JsonText:
         except UnicodeDecodeError as error:
             raise ValueError(f"not UTF-8 at byte {error.start}") from None
         if self._text.count(",") >= _MOST_VALUES:
-            raise ValueError(f"of more than {_MOST_VALUES} values")
+            raise ValueError(f"it has more than {_MOST_VALUES} values")
         if self._text.startswith("\ufeff"):
             raise self._error("Unexpected UTF-8 BOM (decode using utf-8-sig)", 0)
         self._position = 0

@@ -86,6 +86,17 @@ def test_no_manifest(tmp_path):
         (lambda content: content.update(code=None), "it has no 'code'"),
         (lambda content: content["kept"].update(a=1), "'kept' should map tensors to their dtype and shape"),
         (lambda content: content["pruned"].update(a=[]), "'pruned' should map tensors to their dtype and shape"),
+        (
+            lambda content: content["kept"][NORM].update(shape=[[2]]),
+            "'kept' should map tensors to their dtype and shape",
+        ),
+        (
+            lambda content: content["pruned"][PRUNED].update(bytes={}),
+            "'pruned' should map tensors to their dtype and shape",
+        ),
+        (lambda content: content["kept"][NORM].update(sha256="x"), "one of its checksums is none"),
+        (lambda content: content["code"].update(x=[]), "one of its checksums is none"),
+        (lambda content: content["source"].update(x=json.loads("[" * 200 + "]" * 200)), "nested too deeply"),
         (lambda content: content.pop("plan"), 'the plan is None, but should be {"self_attn": [...], "mlp": [...]}'),
         (
             lambda content: content["plan"].update(mlp=[-1]),

@@ -238,6 +238,13 @@ def test_an_index_naming_a_tensor_that_its_shard_lacks(source):
     )
 
 
+def test_an_index_with_another_name_in_a_tensor_s_place(source):
+    """An index that lists as many tensors as a shard holds, one of them under another name, is refused."""
+    index = source / "model.safetensors.index.json"
+    index.write_text(index.read_text().replace('"model.norm.weight"', '"model.norm.weights"'))
+    refused(source, f"{index} does not name 'model.norm.weight', which model-00002-of-00002.safetensors holds")
+
+
 def test_a_tensor_that_the_index_does_not_name(source):
     """A tensor that is stored in a shard but not in the index is refused."""
     index = edit_weight_map(source, lambda weights: weights.pop("model.norm.weight"))
