@@ -1,4 +1,5 @@
 import json
+import math
 import shutil
 
 import pytest
@@ -6,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pruning import CheckpointError, PrunePlan, audit_checkpoint, prune_checkpoint
-from pruning.manifest import Entry, Manifest, manifest_lines, source_identity
+from pruning.json_files import MOST_JSON_BYTES
+from pruning.manifest import MOST_MANIFEST_BYTES, Entry, Manifest, manifest_lines, source_identity
+from pruning.shards import Tensor, shard_header
 from tests.unit.checkpoints import exactly, read_files, write_checkpoint
 
 MODEL = "model.safetensors"
@@ -68,6 +71,17 @@ def test_one_line_a_tensor(pruned):
     assert sum(NORM in line for line in lines) == 1
     assert sum(PRUNED in line for line in lines) == 1
     assert all(len(line) < 1000 for line in lines)
+
+
+@given(name=st.text(st.characters(exclude_categories=["Cs"])), shape=st.lists(st.integers(0, 9), max_size=3).map(tuple))
+def test_room_for_the_largest_header(name, shape):
+    """What a manifest says of a tensor, kept or pruned, takes as many times a header's bytes as it may, at the most."""
+    tensor = Tensor(name, "U8", shape, 0, math.prod(shape))
+    in_header = len(shard_header([tensor], None).rstrip(b" ")) - len(b"12345678{}")
+    for entry in (Entry("U8", shape, sha256="0" * 64), Entry("U8", shape, bytes=tensor.size)):
+        parts = {"source": {}, "plan": PrunePlan(), "code": {}, "pruned": []}
+        lines = ["".join(manifest_lines(**parts, kept=kept)) for kept in ([], [(name, entry)])]
+        assert len(lines[1]) - len(lines[0]) <= MOST_MANIFEST_BYTES / MOST_JSON_BYTES * in_header
 
 
 def test_no_manifest(tmp_path):
