@@ -1,14 +1,15 @@
 """Does the time per tensor and per shard grow with their number, or the memory with the bytes? docs/size.svg.
 
 The files hold headers alone: what is measured is what there is to do for each tensor and each shard. Beside it stands
-Python's own parsing of the same headers and index. Before each run the memory that it needs is touched by a process that
-ends at once: a virtual machine gives what nobody uses back to its host, and whoever is first to use it again waits.
+Python's own parsing of the same headers and index. Before each run a process that ends at once touches as much memory:
+a virtual machine gives what nobody uses to its host, and who is first to use it again waits.
 """
 
 import json
 import os
 import shutil
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from tests.unit.sparse import GIANT, write_many, write_sparse
 RECORD = ROOT / "fixtures" / "size.json"
 TENSORS = (1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000)
 LAYERS = (4, 12, 32, 95, 300, 900)  # of the giant, in shards of 5 GB
-ROUNDS = 5
+WHAT = ("parse", "plan", "prune", "audit")
+ROUNDS = 3
 
 # Each in a process of its own: its seconds without the imports, and the kernel's own mark of its memory.
-_TOUCH = 'b"1" * (2 << 30)'
+_TOUCH = 'import sys; b"1" * int(sys.argv[1])'
 _WORK = """
 import gc, json, sys, time
 from pathlib import Path
@@ -50,20 +52,40 @@ print(json.dumps([seconds, int(peak) * 1024]))
 """
 
 
-def measured(source: Path, destination: Path) -> dict[str, dict[str, float]]:
-    """Return the median seconds and the peak memory, in bytes, of parsing, a plan, pruning and an audit of headers."""
-    seconds: dict[str, list[float]] = {"parse": [], "plan": [], "prune": [], "audit": []}
-    peaks = dict.fromkeys(seconds, 0)
+def run(what: str, source: Path, destination: Path, memory: int) -> tuple[float, int]:
+    """Return the seconds and the peak memory, in bytes, of one of ours or of parsing.
+
+    `memory` is how many bytes are touched before.
+    """
+    run_python(_TOUCH, memory)
+    process = run_python(_WORK, what, source, destination, check=False)
+    assert process.returncode == 0, process.stderr
+    seconds, peak = json.loads(process.stdout)
+    return seconds, peak
+
+
+def measured(sources: dict[int, Path], memory: Callable[[int], int]) -> list[dict[str, Any]]:
+    """Return, of each count of tensors or shards, the median seconds and the peak memory of all that is measured.
+
+    All counts are measured by turns, so that a machine that is slow for a while is so for each.
+    """
+    seconds: dict[tuple[int, str], list[float]] = {}
+    peaks: dict[tuple[int, str], int] = {}
     for _ in range(ROUNDS):
-        shutil.rmtree(destination, ignore_errors=True)
-        for what, times in seconds.items():
-            run_python(_TOUCH)
-            process = run_python(_WORK, what, source, destination, check=False)
-            assert process.returncode == 0, process.stderr
-            each, peak = json.loads(process.stdout)
-            times.append(each)
-            peaks[what] = max(peaks[what], peak)
-    return {what: {"seconds": statistics.median(times), "peak": peaks[what]} for what, times in seconds.items()}
+        for count, source in sources.items():
+            destination = source.with_name("out")
+            for what in WHAT:
+                each, peak = run(what, source, destination, memory(count))
+                seconds.setdefault((count, what), []).append(each)
+                peaks[count, what] = max(peaks.get((count, what), 0), peak)
+            shutil.rmtree(destination)
+    return [
+        {
+            "count": count,
+            **{what: {"seconds": statistics.median(seconds[count, what]), "peak": peaks[count, what]} for what in WHAT},
+        }
+        for count in sources
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -76,18 +98,18 @@ def record() -> Any:
         RECORD.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-@pytest.mark.parametrize("tensors", TENSORS)
-def test_tensors(tensors: int, record: Any, tmp_path: Path) -> None:
+def test_tensors(record: Any, tmp_path: Path) -> None:
     """One shard of so many small tensors."""
-    source = write_many(tmp_path / "source", tensors=tensors, shards=1)
-    record["tensors"].append({"count": tensors, **measured(source, tmp_path / "out")})
+    sources = {count: write_many(tmp_path / str(count) / "source", tensors=count, shards=1) for count in TENSORS}
+    record["tensors"] += measured(sources, memory=lambda count: 3 * 10**8 + 1200 * count)
     shutil.rmtree(tmp_path)
 
 
-@pytest.mark.parametrize("layers", LAYERS)
-def test_shards(layers: int, record: Any, tmp_path: Path) -> None:
+def test_shards(record: Any, tmp_path: Path) -> None:
     """So many layers of a model of 235 billion parameters, in shards of 5 GB."""
-    source = write_sparse(tmp_path / "source", {**GIANT, "num_hidden_layers": layers})
-    files = [path.stat().st_size for path in source.glob("*.safetensors")]
-    record["shards"].append({"count": len(files), "bytes": sum(files), **measured(source, tmp_path / "out")})
+    sources = {}
+    for layers in LAYERS:
+        source = write_sparse(tmp_path / str(layers) / "source", {**GIANT, "num_hidden_layers": layers})
+        sources[len(list(source.glob("*.safetensors")))] = source
+    record["shards"] += measured(sources, memory=lambda count: 3 * 10**8)
     shutil.rmtree(tmp_path)
