@@ -139,5 +139,5 @@ def test_an_index_in_any_order(tmp_path, data):
     key = data.draw(st.sampled_from(list(weight_map)))
     shuffled[key] = data.draw(st.sampled_from(sorted({*weight_map.values()} - {shuffled[key]})))
     (source / INDEX_FILE).write_text(json.dumps({"weight_map": shuffled}))
-    with pytest.raises(CheckpointError, match=r"which does not hold it|which is not there"):
+    with pytest.raises(CheckpointError, match="which does not hold it"):
         read_source(source)
