@@ -6,7 +6,7 @@ from pathlib import Path
 from .byte_copy import Progress, read_tensor
 from .errors import CheckpointError
 from .json_files import shortened
-from .manifest import Manifest
+from .manifest import Manifest, described
 from .remote.per_layer_skip import MANIFEST_FILE
 from .source import Source, find_checkpoint, read_source
 from .state_dict import is_pruned
@@ -33,21 +33,21 @@ def audit_checkpoint(
     if not checksum:
         return
     total = sum(tensor.size for tensor in source.tensors())
-    for shard in source.shards:
-        for tensor in shard.tensors:
-            expected = source.manifest.kept[tensor.name].sha256
-            if expected is None:
-                raise CheckpointError(f"{source.root}: {MANIFEST_FILE} has no checksum of {shortened(tensor.name)}")
-            digest = hashlib.sha256()
-            for part in read_tensor(shard, tensor):
-                digest.update(part)
-                if progress is not None:
-                    progress(len(part), total)
-            if digest.hexdigest() != expected:
-                raise CheckpointError(
-                    f"{shard.path}: the bytes of {shortened(tensor.name)} have sha256 {digest.hexdigest()}, "
-                    f"but {MANIFEST_FILE} says {expected}"
-                )
+    holders = (shard for shard in source.shards for _ in shard.tensors)
+    for shard, (tensor, entry) in zip(holders, described(source.tensors(), source.manifest.kept), strict=True):
+        expected = entry.sha256 if entry else None
+        if expected is None:
+            raise CheckpointError(f"{source.root}: {MANIFEST_FILE} has no checksum of {shortened(tensor.name)}")
+        digest = hashlib.sha256()
+        for part in read_tensor(shard, tensor):
+            digest.update(part)
+            if progress is not None:
+                progress(len(part), total)
+        if digest.hexdigest() != expected:
+            raise CheckpointError(
+                f"{shard.path}: the bytes of {shortened(tensor.name)} have sha256 {digest.hexdigest()}, "
+                f"but {MANIFEST_FILE} says {expected}"
+            )
 
 
 def require_manifest(source: Source) -> None:
@@ -60,10 +60,8 @@ def require_manifest(source: Source) -> None:
         said, declared = (str(plan)[:_MOST_SHOWN] for plan in (manifest.plan, source.plan))
         raise CheckpointError(f"{path} says {said}, but config.json says {declared}")
     _require_pruned_by_plan(path, manifest)
-    kept = manifest.kept
     stored = 0
-    for tensor in source.tensors():
-        entry = kept.get(tensor.name)
+    for tensor, entry in described(source.tensors(), manifest.kept):
         if entry is None:
             raise CheckpointError(
                 f"{source.root}: {shortened(tensor.name)} is stored, but {MANIFEST_FILE} does not name it"
@@ -74,16 +72,16 @@ def require_manifest(source: Source) -> None:
                 f"but {MANIFEST_FILE} says {entry.dtype} {shortened(list(entry.shape))}"
             )
         stored += 1
-    if stored < len(kept):  # only then worth a set of all names
+    if stored < len(manifest.kept):  # only then worth a set of all names
         names = {tensor.name for tensor in source.tensors()}
-        missing = next(name for name in kept if name not in names)
+        missing = next(entry.name for entry in manifest.kept if entry.name not in names)
         raise CheckpointError(f"{path} says that {shortened(missing)} is kept, but it is not stored")
 
 
 def _require_pruned_by_plan(path: Path, manifest: Manifest) -> None:
-    for name in manifest.pruned:
-        if not is_pruned(name, manifest.plan):
-            raise CheckpointError(f"{path} says that {shortened(name)} is pruned, which its plan does not say")
+    for entry in manifest.pruned:
+        if not is_pruned(entry.name, manifest.plan):
+            raise CheckpointError(f"{path} says that {shortened(entry.name)} is pruned, which its plan does not say")
 
 
 def _require_code(root: Path, manifest: Manifest) -> None:

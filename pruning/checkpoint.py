@@ -13,7 +13,15 @@ from .audit import require_manifest
 from .byte_copy import NewShard, Progress, write_shards
 from .errors import CheckpointError, DestinationError
 from .json_files import MOST_JSON_BYTES, shortened
-from .manifest import MOST_MANIFEST_BYTES, checksums, kept_entries, manifest_lines, pruned_entries, source_identity
+from .manifest import (
+    MOST_MANIFEST_BYTES,
+    checksums,
+    described,
+    kept_entries,
+    manifest_lines,
+    pruned_entries,
+    source_identity,
+)
 from .model_card import CARD_FILE, HEAD_BYTES, card_rewriter
 from .plan import PrunePlan
 from .remote.per_layer_skip import MANIFEST_FILE
@@ -159,7 +167,7 @@ def _write_small_files(
         plan=plan,
         code=checksums(code),
         kept=kept_entries(_with_checksums(source, shards, digests)),
-        pruned=pruned_entries(dropped, before.pruned if before else {}),
+        pruned=pruned_entries(dropped, before.pruned if before else ()),
     )
     _write(staging / MANIFEST_FILE, manifest, sync)
     # Last, so that no half-written directory loads.
@@ -180,9 +188,9 @@ def _with_checksums(
 
     Raises CheckpointError if the bytes of a pruned source are not those of its own manifest.
     """
-    described = source.manifest.kept if source.manifest else {}
-    for tensor in (tensor for shard in shards for tensor in shard.tensors):
-        entry, found = described.get(tensor.name), digests.get(tensor.name)
+    tensors = (tensor for shard in shards for tensor in shard.tensors)
+    for tensor, entry in described(tensors, source.manifest.kept if source.manifest else ()):
+        found = digests.get(tensor.name)
         expected = entry.sha256 if entry else None
         if None not in (expected, found) and expected != found:
             raise CheckpointError(

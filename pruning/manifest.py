@@ -4,8 +4,9 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from .errors import CheckpointError, PlanError
 from .json_files import MOST_LEVELS, JsonText, is_deeper_than, read_text
 from .plan import PrunePlan
 from .remote.per_layer_skip import MANIFEST_FILE
-from .shards import Tensor
+from .shards import Shape, Tensor, are_counts
 
 FORMAT = 1
 # Of a header's 52 bytes at least, a tensor's checksum makes 120 here: this is room for the largest header, and more.
@@ -34,17 +35,15 @@ class Entry(NamedTuple):
     Kept ones have the `sha256` of their bytes, in hex, unless it was left out; pruned ones have their `bytes`.
     """
 
+    name: str
     dtype: str
-    shape: tuple[int, ...]
+    shape: Shape
     sha256: str | None = None
     bytes: Any = None  # of a stranger's manifest it may be anything
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what the file has of it."""
-        return {name: value for name, value in self._asdict().items() if value is not None}
-
-
-Entries = Iterable[tuple[str, Entry]]
+        """Return what the file has under its name."""
+        return {key: value for key, value in self._asdict().items() if key != "name" and value is not None}
 
 
 @dataclass(frozen=True)
@@ -54,14 +53,14 @@ class Manifest:
     `source` describes the first unpruned checkpoint: its `name`, and `revision` if it came from a hub; its `config`, as
     it was; the sha256 of its other `files` that came along, README.md as it was there; also `plan` if it was pruned
     already and had no manifest. `code` maps Python files to their sha256. `kept` has each stored tensor, `pruned` each
-    pruned one.
+    pruned one, in the order of the file.
     """
 
     source: Mapping[str, Any]
     plan: PrunePlan
     code: Mapping[str, str]
-    kept: Mapping[str, Entry]
-    pruned: Mapping[str, Entry]
+    kept: tuple[Entry, ...]
+    pruned: tuple[Entry, ...]
 
     @classmethod
     def read(cls, root: Path) -> "Manifest | None":
@@ -84,8 +83,8 @@ def _read_parts(text: JsonText) -> dict[str, Any]:
     text.require_end()
     if "format" not in parts:
         raise ValueError(_OTHER_FORMAT)
-    for name in ("source", "code", "kept", "pruned"):
-        if not isinstance(parts.get(name), dict):
+    for name, kind in (("source", dict), ("code", dict), ("kept", tuple), ("pruned", tuple)):
+        if not isinstance(parts.get(name), kind):
             raise ValueError(f"it has no {name!r}")
     source, code, plan = parts["source"], parts["code"], PrunePlan.from_dict(parts.get("plan"))
     if is_deeper_than(MOST_LEVELS, source):
@@ -95,8 +94,9 @@ def _read_parts(text: JsonText) -> dict[str, Any]:
     return {"source": source, "plan": plan, "code": code, "kept": parts["kept"], "pruned": parts["pruned"]}
 
 
-def _read_entries(part: str, text: JsonText) -> dict[str, Entry]:
-    entries = {}
+def _read_entries(part: str, text: JsonText) -> tuple[Entry, ...]:
+    entries = []
+    shapes: dict[Shape, Shape] = {}
     for name in text.read_keys(otherwise=f"it has no {part!r}"):
         entry = text.read_value()
         if not _describes_a_tensor(entry):
@@ -104,8 +104,11 @@ def _read_entries(part: str, text: JsonText) -> dict[str, Entry]:
         checksum = entry.get("sha256")
         if not _is_checksum(checksum):
             raise ValueError(_NO_CHECKSUM)
-        entries[name] = Entry(sys.intern(entry["dtype"]), tuple(entry["shape"]), checksum, entry.get("bytes"))
-    return entries
+        shape = tuple(entry["shape"])
+        entries.append(
+            Entry(name, sys.intern(entry["dtype"]), shapes.setdefault(shape, shape), checksum, entry.get("bytes"))
+        )
+    return tuple(entries)
 
 
 def _describes_a_tensor(entry: Any) -> bool:
@@ -113,9 +116,9 @@ def _describes_a_tensor(entry: Any) -> bool:
         isinstance(entry, dict)
         and isinstance(dtype := entry.get("dtype"), str)
         and _DTYPE.fullmatch(dtype) is not None
-        and isinstance(shape := entry.get("shape"), list)
+        and are_counts(entry.get("shape"))
         # Nothing nested, however deeply: it may come into another manifest.
-        and not any(isinstance(value, (list, dict)) for value in (*shape, entry.get("bytes")))
+        and not isinstance(entry.get("bytes"), (list, dict))
     )
 
 
@@ -125,7 +128,12 @@ def _is_checksum(text: Any) -> bool:
 
 
 def manifest_lines(
-    *, source: Mapping[str, Any], plan: PrunePlan, code: Mapping[str, str], kept: Entries, pruned: Entries
+    *,
+    source: Mapping[str, Any],
+    plan: PrunePlan,
+    code: Mapping[str, str],
+    kept: Iterable[Entry],
+    pruned: Iterable[Entry],
 ) -> Iterator[str]:
     """Yield the file of a `Manifest` line by line, one a tensor: readable, and never in memory as a whole."""
     head = {
@@ -144,11 +152,11 @@ def manifest_lines(
     yield "\n}\n"
 
 
-def _section(name: str, entries: Entries) -> Iterator[str]:
+def _section(name: str, entries: Iterable[Entry]) -> Iterator[str]:
     yield f"  {json.dumps(name)}: {{"
     separator, end = "\n", "}"
-    for key, entry in entries:
-        yield f"{separator}    {json.dumps(key)}: {json.dumps(entry.to_dict())}"
+    for entry in entries:
+        yield f"{separator}    {json.dumps(entry.name)}: {json.dumps(entry.to_dict())}"
         separator, end = ",\n", "\n  }"
     yield end
 
@@ -162,18 +170,38 @@ def source_identity(root: Path) -> dict[str, Any]:
     return {"name": root.name}
 
 
-def kept_entries(tensors: Iterable[tuple[Tensor, str | None]]) -> Entries:
+def described(tensors: Iterable[Tensor], entries: Sequence[Entry]) -> Iterator[tuple[Tensor, Entry | None]]:
+    """Yield each tensor with the entry of its name, None where there is none.
+
+    Both are walked side by side for as long as they come in one order, as `prune_checkpoint` writes them, whatever
+    entries there are in between: the dictionary of a million names would lie beyond the processor's caches.
+    """
+    rest = iter(entries)
+    by_name: dict[str, Entry] | None = None
+    for tensor in tensors:
+        if by_name is None:
+            for entry in rest:
+                if entry.name == tensor.name:
+                    yield tensor, entry
+                    break
+            else:
+                by_name = {entry.name: entry for entry in entries}
+        if by_name is not None:
+            yield tensor, by_name.get(tensor.name)
+
+
+def kept_entries(tensors: Iterable[tuple[Tensor, str | None]]) -> Iterator[Entry]:
     """Yield what the manifest says of the stored tensors, each with the sha256 of its bytes, in hex, or None."""
     for tensor, checksum in tensors:
-        yield tensor.name, Entry(tensor.dtype, tensor.shape, sha256=checksum)
+        yield Entry(tensor.name, tensor.dtype, tensor.shape, sha256=checksum)
 
 
-def pruned_entries(tensors: Iterable[Tensor], before: Mapping[str, Entry]) -> Entries:
-    """Yield what the manifest says of the pruned tensors, those that were pruned `before` included, by name."""
-    pruned = {tensor.name: tensor for tensor in tensors}
-    for name in sorted({*pruned, *before}):
-        tensor = pruned.get(name)
-        yield name, Entry(tensor.dtype, tensor.shape, bytes=tensor.size) if tensor else before[name]
+def pruned_entries(tensors: Iterable[Tensor], before: Iterable[Entry]) -> list[Entry]:
+    """Return what the manifest says of the pruned tensors, those that were pruned `before` included, by name."""
+    pruned = {entry.name: entry for entry in before}
+    for tensor in tensors:
+        pruned[tensor.name] = Entry(tensor.name, tensor.dtype, tensor.shape, bytes=tensor.size)
+    return sorted(pruned.values(), key=attrgetter("name"))
 
 
 def checksums(files: Mapping[str, bytes]) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """Which shards the weights of a checkpoint lie in: those that its index names, or a single file."""
 
 from pathlib import Path
-from typing import Any
 
 from .errors import CheckpointError
 from .json_files import read_text, shortened
@@ -22,8 +21,8 @@ def read_shards(root: Path) -> tuple[Shard, ...]:
         if not is_file(single):
             raise CheckpointError(_no_weights(root))
         return (read_shard(single),)
-    weight_map = _read_weight_map(index)
-    names = sorted({name for _, name in weight_map})
+    listed = _read_weight_map(index)
+    names = sorted(listed)
     if is_file(single) and SINGLE_FILE not in names:
         raise CheckpointError(
             f"{root} has both {SINGLE_FILE} and {INDEX_FILE}, of which transformers loads the first: "
@@ -33,50 +32,35 @@ def read_shards(root: Path) -> tuple[Shard, ...]:
         if not is_file(root / name):
             raise CheckpointError(f"{index} names {name}, which is not there: fetch it again")
     shards = tuple(read_shard(root / name) for name in names)
-    if not _lists_in_order(weight_map, shards):
-        _require_index_agrees(index, dict(weight_map), shards)
+    # As save_pretrained lists them; in any other order they need a dictionary, which a million would make slow.
+    if any(listed[shard.path.name] != [tensor.name for tensor in shard.tensors] for shard in shards):
+        _require_index_agrees(index, {key: name for name, keys in listed.items() for key in keys}, shards)
     return shards
 
 
-def _read_weight_map(index: Path) -> list[tuple[str, str]]:
-    """Return each key of an index with the name of its shard; no key comes twice."""
-    weight_map: list[tuple[str, str]] = []
-    known: dict[str, str] = {}  # each name looked at once, and held once, not for every key
+def _read_weight_map(index: Path) -> dict[str, list[str]]:
+    """Return the keys that an index lists of each shard, in its order; no key comes twice."""
+    listed: dict[str, list[str]] = {}
     try:
         text = read_text(index)
         for part in text.read_keys(otherwise=_NO_WEIGHT_MAP):
             if part == "weight_map":
                 for key in text.read_keys(otherwise=_NO_WEIGHT_MAP):
-                    weight_map.append((key, _shard_name(key, text.read_value(), known)))
+                    name = text.read_value()
+                    if not isinstance(name, str) or (name not in listed and not _is_shard_name(name)):
+                        raise ValueError(
+                            f"the shard of {shortened(key)} is {shortened(name)}, "
+                            f"but should be a file name such as {SINGLE_FILE}"
+                        )
+                    listed.setdefault(name, []).append(key)
             else:
                 text.read_value()
         text.require_end()
-        if not weight_map:
+        if not listed:
             raise ValueError(_NO_WEIGHT_MAP)
     except ValueError as error:
         raise CheckpointError(f"{index}: {error}") from None
-    return weight_map
-
-
-def _shard_name(key: str, name: Any, known: dict[str, str]) -> str:
-    if not isinstance(name, str) or (name not in known and not _is_shard_name(name)):
-        raise ValueError(
-            f"the shard of {shortened(key)} is {shortened(name)}, but should be a file name such as {SINGLE_FILE}"
-        )
-    return known.setdefault(name, name)
-
-
-def _lists_in_order(weight_map: list[tuple[str, str]], shards: tuple[Shard, ...]) -> bool:
-    """Say whether an index lists the tensors of each shard, all of them, in their order: then it agrees with them.
-
-    So do those that save_pretrained writes, and they need no dictionary, which a million tensors would make slow.
-    """
-    following = {shard.path.name: iter(shard.tensors) for shard in shards}
-    for key, name in weight_map:
-        tensor = next(following[name], None)
-        if tensor is None or tensor.name != key:
-            return False
-    return all(next(rest, None) is None for rest in following.values())
+    return listed
 
 
 def _require_index_agrees(index: Path, weight_map: dict[str, str], shards: tuple[Shard, ...]) -> None:

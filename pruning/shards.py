@@ -35,13 +35,15 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _GIT_LFS_POINTER = b"version https://git-lfs"
 _to_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
+Shape = tuple[int, ...]
+
 
 class Tensor(NamedTuple):
     """A tensor as a header describes it; `begin` and `end` count bytes from the start of the file."""
 
     name: str
     dtype: str
-    shape: tuple[int, ...]
+    shape: Shape
     begin: int
     end: int
 
@@ -112,12 +114,13 @@ def _read_exactly(file: BinaryIO, length: int, path: Path) -> bytes:
 
 def _read_header(header: JsonText, data_start: int) -> tuple[tuple[Tensor, ...], dict[str, str] | None]:
     tensors: list[Tensor] = []
+    shapes: dict[Shape, Shape] = {}
     metadata = None
     for name in header.read_keys():
         if name == "__metadata__":
             metadata = _checked_metadata(header.read_value())
         else:
-            tensors.append(_checked_tensor(name, header.read_value(), data_start))
+            tensors.append(_checked_tensor(name, header.read_value(), data_start, shapes))
     header.require_end()
     if _first_out_of_place(tensors, data_start):
         tensors.sort(key=attrgetter("begin", "end"))  # of those that begin alike, as empty ones do, by their end
@@ -146,7 +149,7 @@ def _checked_metadata(metadata: Any) -> dict[str, str] | None:
     return metadata
 
 
-def _checked_tensor(name: str, entry: Any, data_start: int) -> Tensor:
+def _checked_tensor(name: str, entry: Any, data_start: int, shapes: dict[Shape, Shape]) -> Tensor:
     if not _is_text(name):
         raise ValueError(f"the name {shortened(name)} is not Unicode text")
     if not isinstance(entry, dict) or entry.keys() != _ENTRY_KEYS:
@@ -154,15 +157,17 @@ def _checked_tensor(name: str, entry: Any, data_start: int) -> Tensor:
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in _BITS:
         raise ValueError(f"tensor {shortened(name)} has the unknown dtype {shortened(dtype)}")
-    if not _are_counts(shape):
+    if not are_counts(shape):
         raise ValueError(f"tensor {shortened(name)} has a shape that is not a list of sizes")
-    if not _are_counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+    if not are_counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise ValueError(f"tensor {shortened(name)} has data_offsets that are not a begin and an end")
     size = offsets[1] - offsets[0]
     if _bits(dtype, shape) != size * 8:
         raise ValueError(f"tensor {shortened(name)} has {size} bytes, which {dtype} {shortened(shape)} does not fill")
-    # One string for all tensors of a dtype: the parser makes one for each.
-    return Tensor(name, sys.intern(dtype), tuple(shape), data_start + offsets[0], data_start + offsets[1])
+    # One string for all tensors of a dtype, and one tuple for all of a shape: the parser makes one for each.
+    shape = tuple(shape)
+    begin, end = data_start + offsets[0], data_start + offsets[1]
+    return Tensor(name, sys.intern(dtype), shapes.setdefault(shape, shape), begin, end)
 
 
 def _bits(dtype: str, shape: list[int]) -> int | None:
@@ -184,7 +189,8 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and not _SURROGATE.search(value)
 
 
-def _are_counts(values: Any) -> bool:
+def are_counts(values: Any) -> bool:
+    """Say whether a value from a file is a list of numbers such as a header may have: sizes, or offsets."""
     # By type: True is an int, too, to isinstance.
     return isinstance(values, list) and all(type(value) is int and 0 <= value < 2**63 for value in values)
 

@@ -1,6 +1,7 @@
 import json
 import math
 import shutil
+from operator import attrgetter
 
 import pytest
 from hypothesis import given
@@ -8,23 +9,25 @@ from hypothesis import strategies as st
 
 from pruning import CheckpointError, PrunePlan, audit_checkpoint, prune_checkpoint
 from pruning.json_files import MOST_JSON_BYTES
-from pruning.manifest import MOST_MANIFEST_BYTES, Entry, Manifest, manifest_lines, source_identity
+from pruning.manifest import MOST_MANIFEST_BYTES, Entry, Manifest, described, manifest_lines, source_identity
 from pruning.shards import Tensor, shard_header
 from tests.unit.checkpoints import exactly, read_files, write_checkpoint
 
 MODEL = "model.safetensors"
 NORM = "model.norm.weight"
 PRUNED = "model.layers.0.mlp.up_proj.weight"
-ENTRIES = st.dictionaries(
-    st.text(max_size=8),
+ENTRIES = st.lists(
     st.builds(
         Entry,
+        st.text(max_size=8),
         st.from_regex("[A-Z0-9_]{1,8}", fullmatch=True),
         st.lists(st.integers(0, 2**62), max_size=3).map(tuple),
         sha256=st.none() | st.from_regex("[0-9a-f]{64}", fullmatch=True),
         bytes=st.none() | st.integers(0, 2**62),
     ),
-)
+    unique_by=attrgetter("name"),
+).map(tuple)
+NAMES = st.lists(st.sampled_from("abcdefgh"), unique=True)
 
 
 @pytest.fixture
@@ -60,7 +63,7 @@ def refused(pruned, message):
 def test_manifests_round_trip(tmp_path, code, kept, pruned):
     """A manifest's lines, read again, are the manifest, whatever the names hold."""
     parts = {"source": {"name": "x"}, "plan": PrunePlan(mlp=(1,)), "code": code}
-    lines = manifest_lines(**parts, kept=kept.items(), pruned=pruned.items())
+    lines = manifest_lines(**parts, kept=kept, pruned=pruned)
     (tmp_path / "pruning.json").write_text("".join(lines))
     assert Manifest.read(tmp_path) == Manifest(**parts, kept=kept, pruned=pruned)
 
@@ -78,10 +81,20 @@ def test_room_for_the_largest_header(name, shape):
     """What a manifest says of a tensor, kept or pruned, takes as many times a header's bytes as it may, at the most."""
     tensor = Tensor(name, "U8", shape, 0, math.prod(shape))
     in_header = len(shard_header([tensor], None).rstrip(b" ")) - len(b"12345678{}")
-    for entry in (Entry("U8", shape, sha256="0" * 64), Entry("U8", shape, bytes=tensor.size)):
+    for entry in (Entry(name, "U8", shape, sha256="0" * 64), Entry(name, "U8", shape, bytes=tensor.size)):
         parts = {"source": {}, "plan": PrunePlan(), "code": {}, "pruned": []}
-        lines = ["".join(manifest_lines(**parts, kept=kept)) for kept in ([], [(name, entry)])]
+        lines = ["".join(manifest_lines(**parts, kept=kept)) for kept in ([], [entry])]
         assert len(lines[1]) - len(lines[0]) <= MOST_MANIFEST_BYTES / MOST_JSON_BYTES * in_header
+
+
+@given(stored=NAMES, named=NAMES)
+def test_each_tensor_is_found_in_any_order(stored, named):
+    """Each tensor comes with the entry of its name, or with none, whatever the order, and whatever is missing."""
+    tensors = [Tensor(name, "U8", (), 0, 1) for name in stored]
+    entries = [Entry(name, "U8", ()) for name in named]
+    found = list(described(tensors, entries))
+    assert [tensor for tensor, _ in found] == tensors
+    assert [entry and entry.name for _, entry in found] == [name if name in named else None for name in stored]
 
 
 def test_no_manifest(tmp_path):
@@ -100,9 +113,12 @@ def test_no_manifest(tmp_path):
         (lambda content: content.update(code=None), "it has no 'code'"),
         (lambda content: content["kept"].update(a=1), "'kept' should map tensors to their dtype and shape"),
         (lambda content: content["pruned"].update(a=[]), "'pruned' should map tensors to their dtype and shape"),
-        (
-            lambda content: content["kept"][NORM].update(shape=[[2]]),
-            "'kept' should map tensors to their dtype and shape",
+        *(
+            (
+                lambda content, shape=shape: content["kept"][NORM].update(shape=shape),
+                "'kept' should map tensors to their dtype and shape",
+            )
+            for shape in ([[2]], [True], [2.0], [-1], "2", None)
         ),
         (
             lambda content: content["pruned"][PRUNED].update(bytes={}),
