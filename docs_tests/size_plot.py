@@ -26,19 +26,26 @@ NAMES = {
 OURS = ("plan", "prune", "audit")
 
 
-def draw(axes: Axes, records: list[dict[str, Any]], *, of: str, scale: float, per_count: bool) -> None:
-    """Draw a number of each record, `of` seconds or peak bytes, times `scale`, beside the records' counts."""
+def draw_seconds(axes: Axes, records: list[dict[str, Any]], scale: float) -> None:
+    """Draw the seconds for each of a count, times `scale`: the shortest round, and a band up to the longest."""
+    counts = [record["count"] for record in records]
     for what, (colour, marker) in STYLES.items():
-        counts = [record["count"] for record in records]
-        values = [scale * record[what][of] / (record["count"] if per_count else 1) for record in records]
-        axes.plot(counts, values, marker=marker, color=colour, linewidth=1, markersize=5, label=NAMES[what])
-    axes.set_xscale("log")
-    if per_count:
-        axes.set_ylim(bottom=0)
-    else:
-        axes.set_yscale("log")
-        axes.set_ylim(1e1, 1e4)
-    axes.grid(color="#dddddd", linewidth=0.5)
+        each = [[scale * seconds / record["count"] for seconds in record[what]["seconds"]] for record in records]
+        shortest, longest = [min(rounds) for rounds in each], [max(rounds) for rounds in each]
+        axes.plot(counts, shortest, marker=marker, color=colour, linewidth=1, markersize=5, label=NAMES[what])
+        axes.fill_between(counts, shortest, longest, color=colour, alpha=0.12, linewidth=0)
+    axes.set_ylim(bottom=0)
+
+
+def draw_memory(axes: Axes, records: list[dict[str, Any]]) -> None:
+    """Draw the peak memory in MB."""
+    for what, (colour, marker) in STYLES.items():
+        values = [record[what]["peak"] / 1e6 for record in records]
+        axes.plot(
+            [record["count"] for record in records], values, marker=marker, color=colour, linewidth=1, markersize=5
+        )
+    axes.set_yscale("log")
+    axes.set_ylim(1e1, 1e4)
 
 
 def write_plot(path: Path) -> None:
@@ -51,10 +58,13 @@ def write_plot(path: Path) -> None:
         for column, (kind, unit, scale) in enumerate(
             [("tensors", "µs per tensor", 1e6), ("shards", "ms per shard", 1e3)]
         ):
-            draw(panels[0][column], records[kind], of="seconds", scale=scale, per_count=True)
-            draw(panels[1][column], records[kind], of="peak", scale=1e-6, per_count=False)
-            panels[0][column].set_title(f"{unit}", fontsize=10, loc="left")
+            draw_seconds(panels[0][column], records[kind], scale)
+            draw_memory(panels[1][column], records[kind])
+            panels[0][column].set_title(f"{unit}, shortest to longest round", fontsize=10, loc="left")
             panels[1][column].set_title("peak resident memory, MB", fontsize=10, loc="left")
+            for axes in (panels[0][column], panels[1][column]):
+                axes.set_xscale("log")
+                axes.grid(color="#dddddd", linewidth=0.5)
         panels[1][0].set_xlabel("small tensors in one shard")
         panels[1][1].set_xlabel("shards of 5 GB (97: 235 billion parameters)")
         panels[0][0].legend(frameon=False)

@@ -59,8 +59,8 @@ class Manifest:
     source: Mapping[str, Any]
     plan: PrunePlan
     code: Mapping[str, str]
-    kept: tuple[Entry, ...]
-    pruned: tuple[Entry, ...]
+    kept: Sequence[Entry]
+    pruned: Sequence[Entry]
 
     @classmethod
     def read(cls, root: Path) -> "Manifest | None":
@@ -83,7 +83,7 @@ def _read_parts(text: JsonText) -> dict[str, Any]:
     text.require_end()
     if "format" not in parts:
         raise ValueError(_OTHER_FORMAT)
-    for name, kind in (("source", dict), ("code", dict), ("kept", tuple), ("pruned", tuple)):
+    for name, kind in (("source", dict), ("code", dict), ("kept", list), ("pruned", list)):
         if not isinstance(parts.get(name), kind):
             raise ValueError(f"it has no {name!r}")
     source, code, plan = parts["source"], parts["code"], PrunePlan.from_dict(parts.get("plan"))
@@ -94,7 +94,7 @@ def _read_parts(text: JsonText) -> dict[str, Any]:
     return {"source": source, "plan": plan, "code": code, "kept": parts["kept"], "pruned": parts["pruned"]}
 
 
-def _read_entries(part: str, text: JsonText) -> tuple[Entry, ...]:
+def _read_entries(part: str, text: JsonText) -> list[Entry]:
     entries = []
     shapes: dict[Shape, Shape] = {}
     for name in text.read_keys(otherwise=f"it has no {part!r}"):
@@ -108,7 +108,7 @@ def _read_entries(part: str, text: JsonText) -> tuple[Entry, ...]:
         entries.append(
             Entry(name, sys.intern(entry["dtype"]), shapes.setdefault(shape, shape), checksum, entry.get("bytes"))
         )
-    return tuple(entries)
+    return entries
 
 
 def _describes_a_tensor(entry: Any) -> bool:

@@ -9,7 +9,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -66,7 +66,7 @@ class Shard:
     """
 
     path: Path
-    tensors: tuple[Tensor, ...]
+    tensors: Sequence[Tensor]
     metadata: Mapping[str, str] | None
     size: int
     modified_ns: int
@@ -112,33 +112,34 @@ def _read_exactly(file: BinaryIO, length: int, path: Path) -> bytes:
     return data
 
 
-def _read_header(header: JsonText, data_start: int) -> tuple[tuple[Tensor, ...], dict[str, str] | None]:
+def _read_header(header: JsonText, data_start: int) -> tuple[list[Tensor], dict[str, str] | None]:
     tensors: list[Tensor] = []
     shapes: dict[Shape, Shape] = {}
     metadata = None
+    end, in_place = data_start, True
     for name in header.read_keys():
         if name == "__metadata__":
             metadata = _checked_metadata(header.read_value())
         else:
-            tensors.append(_checked_tensor(name, header.read_value(), data_start, shapes))
+            tensor = _checked_tensor(name, header.read_value(), data_start, shapes)
+            tensors.append(tensor)
+            in_place = in_place and tensor.begin == end
+            end = tensor.end
     header.require_end()
-    if _first_out_of_place(tensors, data_start):
+    if not in_place:
         tensors.sort(key=attrgetter("begin", "end"))  # of those that begin alike, as empty ones do, by their end
-        if found := _first_out_of_place(tensors, data_start):
-            tensor, end = found
-            kind = "overlaps the tensor before it" if tensor.begin < end else "leaves a hole before it"
-            raise ValueError(f"tensor {shortened(tensor.name)} {kind}")
-    return tuple(tensors), metadata
+        _require_in_place(tensors, data_start)
+    return tensors, metadata
 
 
-def _first_out_of_place(tensors: list[Tensor], data_start: int) -> tuple[Tensor, int] | None:
-    """Return the first tensor that does not begin where the one before it ends, and that end; None if all do."""
+def _require_in_place(tensors: list[Tensor], data_start: int) -> None:
+    """Raise ValueError unless each tensor begins where the one before it ends."""
     end = data_start
     for tensor in tensors:
         if tensor.begin != end:
-            return tensor, end
+            kind = "overlaps the tensor before it" if tensor.begin < end else "leaves a hole before it"
+            raise ValueError(f"tensor {shortened(tensor.name)} {kind}")
         end = tensor.end
-    return None
 
 
 def _checked_metadata(metadata: Any) -> dict[str, str] | None:

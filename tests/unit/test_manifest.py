@@ -26,7 +26,7 @@ ENTRIES = st.lists(
         bytes=st.none() | st.integers(0, 2**62),
     ),
     unique_by=attrgetter("name"),
-).map(tuple)
+)
 NAMES = st.lists(st.sampled_from("abcdefgh"), unique=True)
 
 

@@ -202,6 +202,7 @@ BROKEN = {
     ),
     "hole": ({"a": u8(0, 2), "b": u8(3, 4)}, "tensor 'b' leaves a hole before it"),
     "hole at the start": ({"a": u8(1, 4)}, "tensor 'a' leaves a hole before it"),
+    "hole that is not the last": ({"a": u8(0, 1), "b": u8(2, 3), "c": u8(3, 4)}, "tensor 'b' leaves a hole before it"),
     "overlap": ({"a": u8(0, 3), "b": u8(2, 4)}, "tensor 'b' overlaps the tensor before it"),
     "same bytes": ({"a": u8(0, 4), "b": u8(0, 4)}, "tensor 'b' overlaps the tensor before it"),
 }
