@@ -2,9 +2,9 @@
 
 The files hold headers alone: what is measured is what there is to do for each tensor and each shard. Beside it stands
 Python's own parsing of the same headers and index. Before each run a process that ends at once touches as much memory:
-a virtual machine gives what nobody uses to its host, and who is first to use it again waits. What is shown is the
-shortest of the rounds, as Python's documentation of `timeit` has it: a machine that does other things makes a run
-longer, never shorter, and the more so the more memory it takes, which is the curve that is asked for.
+a virtual machine gives what nobody uses to its host, and who is first to use it again waits. All rounds are
+recorded. Their median is what is shown: the shortest would favour few tensors, for a run of a tenth of a second finds a
+quiet moment of the machine sooner than one of ten.
 """
 
 import json

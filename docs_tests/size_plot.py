@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,13 @@ OURS = ("plan", "prune", "audit")
 
 
 def draw_seconds(axes: Axes, records: list[dict[str, Any]], scale: float) -> None:
-    """Draw the seconds for each of a count, times `scale`: the shortest round, and a band up to the longest."""
+    """Draw the seconds for each of a count, times `scale`: the median of the rounds, and a band of all."""
     counts = [record["count"] for record in records]
     for what, (colour, marker) in STYLES.items():
         each = [[scale * seconds / record["count"] for seconds in record[what]["seconds"]] for record in records]
+        medians = [statistics.median(rounds) for rounds in each]
+        axes.plot(counts, medians, marker=marker, color=colour, linewidth=1, markersize=5, label=NAMES[what])
         shortest, longest = [min(rounds) for rounds in each], [max(rounds) for rounds in each]
-        axes.plot(counts, shortest, marker=marker, color=colour, linewidth=1, markersize=5, label=NAMES[what])
         axes.fill_between(counts, shortest, longest, color=colour, alpha=0.12, linewidth=0)
     axes.set_ylim(bottom=0)
 
@@ -60,7 +62,7 @@ def write_plot(path: Path) -> None:
         ):
             draw_seconds(panels[0][column], records[kind], scale)
             draw_memory(panels[1][column], records[kind])
-            panels[0][column].set_title(f"{unit}, shortest to longest round", fontsize=10, loc="left")
+            panels[0][column].set_title(f"{unit}, median and all rounds", fontsize=10, loc="left")
             panels[1][column].set_title("peak resident memory, MB", fontsize=10, loc="left")
             for axes in (panels[0][column], panels[1][column]):
                 axes.set_xscale("log")
