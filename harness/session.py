@@ -7,7 +7,6 @@ sub-layers left out, with their last projections zeroed, or as it is.
 from __future__ import annotations
 
 import gc
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -17,16 +16,16 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-from pruning.families import FAMILIES
 from pruning.loader import hub_kernel
 from pruning.state_dict import sublayer_of
 
+from .bare_state_dict import completed
 from .checkpoint_code import cannot_be_imported
 from .checks.check import NotChecked
 from .loading_modes import LoadingMode, given_arguments
 from .references import load_stock, with_zero_weights, without_sublayers
 from .stock import stock_config_object
-from .stored import CONFIG_FILE, INDEX_FILE, SINGLE_FILE, canonical_key
+from .stored import canonical_key
 from .subject import Subject, is_under
 
 
@@ -166,13 +165,7 @@ class Session:
         """Return the directory to load: the checkpoint, or, for a bare state dict, one that adds our class to it."""
         if not self.subject.is_state_dict_only:
             return self.subject.root
-        if self.subject.base is None:
-            raise NotChecked("a state dict without config.json needs --base, whose config says what it belongs to")
-        directory = self.scratch / "state-dict"
-        if not directory.is_dir():
-            directory.mkdir(parents=True)
-            _complete_state_dict(self.subject, directory)
-        return directory
+        return completed(self.subject, self.scratch / "state-dict")
 
     def _load_reference(self) -> Any:
         if self.refused is not None:
@@ -249,29 +242,6 @@ def _smallest(config: Any) -> Any:
         config.model_type, num_hidden_layers=1, hidden_size=8, intermediate_size=8, num_attention_heads=1,
         num_key_value_heads=1, head_dim=8, vocab_size=8,
     )  # fmt: skip
-
-
-def _complete_state_dict(subject: Subject, directory: Path) -> None:
-    """Write what a bare state dict lacks to be loaded: config, modeling code and index, its files linked."""
-    assert subject.base is not None
-    family = FAMILIES[0]
-    config = dict(subject.base.config or {})
-    config |= {
-        "model_type": family.pruned_model_type,
-        "architectures": [family.pruned_architecture],
-        "auto_map": family.auto_map,
-        "per_layer_config": subject.plan.to_per_layer_config(),
-    }
-    (directory / CONFIG_FILE).write_text(json.dumps(config), encoding="utf-8")
-    for name, content in family.code_files().items():
-        (directory / name).write_bytes(content)
-    weight_map: dict[str, str] = {}
-    for number, path in enumerate(subject.stored.files, start=1):
-        name = SINGLE_FILE if len(subject.stored.files) == 1 else f"model-{number:05d}.safetensors"
-        (directory / name).symlink_to(path.resolve())
-        weight_map |= {tensor.key: name for tensor in subject.stored.tensors.values() if tensor.file == path}
-    if len(subject.stored.files) > 1:
-        (directory / INDEX_FILE).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}), encoding="utf-8")
 
 
 def missing_but_kept(subject: Subject, keys: list[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """Unusual checkpoints: what is sound in them is sound, what is odd is a finding, what is wrong is found."""
 
+import errno
 import json
 import shutil
 from collections.abc import Callable
@@ -34,6 +35,40 @@ def test_bare_state_dict(name: str, case: Callable[[str], Case], tmp_path: Path)
     assert report.verdict == "sound", told(report)
     assert report.plan == case(name).plan.to_dict()
     assert report.environment["plan_from"] == "which keys are absent"
+
+
+def no_links(*_: Any, **__: Any) -> None:
+    """Fail as a file system without links does."""
+    raise PermissionError(errno.EPERM, "Operation not permitted")
+
+
+def test_bare_state_dict_where_there_are_no_links(
+    case: Callable[[str], Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bare state dict is judged also where the directory for temporary files is on a file system without links."""
+    bare = bare_state_dict(case("untied").sound, tmp_path / "bare")
+    monkeypatch.setattr(Path, "symlink_to", no_links)
+    report = judge(case("untied"), bare, keyword=ENOUGH)
+    assert report.verdict == "sound", told(report)
+
+
+def test_bare_state_dict_where_there_is_no_room(
+    case: Callable[[str], Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there are no links and no room for a copy, a bare state dict is undecided, and no fault of its own."""
+
+    def no_room(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    bare = bare_state_dict(case("untied").sound, tmp_path / "bare")
+    monkeypatch.setattr(Path, "symlink_to", no_links)
+    monkeypatch.setattr(shutil, "copyfile", no_room)
+    report = judge(case("untied"), bare, keyword=ENOUGH)
+    assert report.verdict == "undecided", told(report)
+    assert record(report, "plain-float32.load").reason == (
+        "the state dict cannot be put beside a config in the directory for temporary files, "
+        "No space left on device: set TMPDIR to another"
+    )
 
 
 def test_bare_state_dict_with_a_changed_bit(case: Callable[[str], Case], tmp_path: Path) -> None:
