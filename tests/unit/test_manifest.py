@@ -193,6 +193,15 @@ def test_no_manifest_and_no_checksums(pruned):
     refused(pruned, f"{pruned} has no pruning.json: check it against its base instead")
 
 
+def test_a_manifest_in_another_order(pruned):
+    """A manifest may list the tensors in any order: what is sound passes, and a checksum that is wrong is found."""
+    edit(pruned, lambda content: content.update(kept=dict(reversed(content["kept"].items()))))
+    audit_checkpoint(pruned)
+    edit(pruned, lambda content: content["kept"][NORM].update(sha256="0" * 64))
+    with pytest.raises(CheckpointError, match=r"the bytes of 'model.norm.weight' have sha256 [0-9a-f]{64}, but "):
+        audit_checkpoint(pruned)
+
+
 def test_another_plan(pruned):
     """A manifest whose plan is not the config's is refused, with both."""
     edit(pruned, lambda content: content["plan"].update(self_attn=[2]))
