@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.cache_utils import Cache, StaticLayer
+from transformers.cache_utils import Cache, DynamicLayer, StaticLayer
 
 from .per_layer_skip import MANIFEST_FILE
 
@@ -66,6 +66,12 @@ def record_tokens(
     batch, new_tokens = hidden_states.shape[:2]
     layers = past_key_values.layers
     slot: Any = layers[layer_idx] if layer_idx < len(layers) else None
+    if slot is not None and _is_marked(slot, batch) and _appends_by_layer(past_key_values):
+        # One mark seen as many: nothing is copied and a GPU is told nothing, which an append would wait for.
+        tokens = slot.keys.shape[2] + new_tokens
+        slot.keys = slot.keys.as_strided((batch, 1, tokens, 1), (0, 0, 0, 0))
+        slot.values = slot.keys.as_strided((batch, 1, tokens, 0), (0, 0, 0, 0))
+        return
     is_static = isinstance(slot, StaticLayer)
     keys = hidden_states.new_ones((batch, 1, new_tokens, 1))
     values = keys[..., :0]
@@ -78,6 +84,22 @@ def record_tokens(
         slot.values = slot.values[..., :0].clone()
     cache_kwargs = () if cache_position is None else ({"cache_position": cache_position},)
     past_key_values.update(keys, values, layer_idx, *cache_kwargs)
+
+
+def _is_marked(slot: Any, batch: int) -> bool:
+    """Return whether a slot of the plain kind, which counts tokens by the shape of its keys, has some of ours alone."""
+    return (
+        type(slot) is DynamicLayer
+        and slot.is_initialized
+        and slot.keys.shape[:2] == (batch, 1)
+        and slot.values.shape[3:] == (0,)
+        and slot.keys.numel() > 0
+    )
+
+
+def _appends_by_layer(cache: Cache) -> bool:
+    """Return whether `cache.update` does nothing but update one slot: some move slots between devices, too."""
+    return type(cache).update is Cache.update and not cache.offloading
 
 
 def refuse_adapters(module: nn.Module, name: str) -> None:

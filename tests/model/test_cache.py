@@ -1,6 +1,7 @@
 """The KV cache of a pruned model: right for every plan, and small where nothing attends."""
 
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from harness.tiny import TinySpec
 from harness.tolerances import assert_logits_close
 from pruning import PrunePlan, load_pruned
 from pruning.remote import modeling_pruned_qwen3
+from pruning.remote.hollow_modules import record_tokens
 from tests.model.conftest import Checkpoints
 
 FULL, SLIDING = "full_attention", "sliding_attention"
@@ -236,6 +238,94 @@ def test_a_cache_can_be_cropped_and_go_on(checkpoints: Checkpoints, case: str) -
     got, cache = _cached(model, joined, torch.ones_like(joined), cache, (2, 1, 8))
     _assert_same(got, _uncached(model, joined, torch.ones_like(joined))[:, 4:], f"{case}, cropped")
     assert {slot.keys.shape[-2] for slot in cache.layers} == {joined.shape[1]}
+
+
+@pytest.mark.parametrize("case", ["first attention", "everything"])
+def test_a_cache_can_be_cropped_to_nothing(checkpoints: Checkpoints, case: str) -> None:
+    """A dynamic cache from which every token was taken back takes another text, also where its slots were moved."""
+    model = _load(checkpoints, case)
+    ids, other = _tokens(2, 3), _tokens(2, 7)
+    _, cache = _cached(model, ids, torch.ones_like(ids), DynamicCache(config=model.config), (2, 1))
+    cache.crop(-3)
+    for slot in cache.layers:
+        slot.keys, slot.values = slot.keys.clone(), slot.values.clone()  # as by a move: nothing is stored any more
+    got, _ = _cached(model, other, torch.ones_like(other), cache, (4, 2, 1))
+    _assert_same(got, _uncached(model, other, torch.ones_like(other)), f"{case}, cropped to nothing")
+
+
+@each_case
+def test_decoding_stores_nothing_for_pruned_attentions(checkpoints: Checkpoints, case: str) -> None:
+    """Tokens that follow a prompt take no memory in plain slots of a dynamic cache, and are counted all the same."""
+    model = _load(checkpoints, case)
+    ids = _tokens(2, sum(PIECES))
+    cache: Cache | None = DynamicCache()  # of plain slots alone
+    stored = None
+    for length, start in zip(PIECES, accumulate(PIECES, initial=0), strict=False):
+        _, cache = _cached(model, ids[:, : start + length], torch.ones_like(ids), cache, (length,))
+        pruned = [slot for slot, layer in zip(cache.layers, model.model.layers, strict=True) if layer.prune_self_attn]
+        assert {slot.keys.shape[-2] for slot in cache.layers} == {start + length}
+        storages = [tensor.untyped_storage() for slot in pruned for tensor in (slot.keys, slot.values)]
+        sizes = {storage.data_ptr(): storage.nbytes() for storage in storages}  # keys and values can share one
+        stored = stored or sum(sizes.values())
+        assert sum(sizes.values()) == stored
+
+
+class _CountingCache(DynamicCache):
+    """A cache with an `update` of its own, as libraries that compress caches have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens: dict[int, int] = {}
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any) -> Any:
+        """Count the tokens of each layer."""
+        self.tokens[layer_idx] = self.tokens.get(layer_idx, 0) + key_states.shape[-2]
+        return super().update(key_states, value_states, layer_idx, *args)
+
+
+@each_case
+def test_a_cache_with_an_update_of_its_own_sees_every_token(checkpoints: Checkpoints, case: str) -> None:
+    """A cache that overrides `update` is asked to for every token of every layer, pruned or not."""
+    model = _load(checkpoints, case)
+    ids = _tokens(2, sum(PIECES))
+    cache = _CountingCache()
+    got, _ = _cached(model, ids, torch.ones_like(ids), cache, PIECES)
+    assert cache.tokens == dict.fromkeys(range(LAYERS), ids.shape[1])
+    _assert_same(got, _uncached(model, ids, torch.ones_like(ids)), f"{case}, update of its own")
+
+
+@pytest.mark.parametrize("offloading", [False, True])
+def test_an_offloading_cache_is_updated_by_layer(monkeypatch: pytest.MonkeyPatch, offloading: bool) -> None:
+    """A cache that moves slots between devices does so in `update`, so each pruned attention calls it; others need not.
+
+    (transformers 4.57.6 and 5.23.0, `cache_utils.py`, `Cache.update`: it fetches the next slot and puts this one away.)
+    """
+    cache, hidden_states = DynamicCache(), torch.zeros(2, 3, 8)
+    record_tokens(cache, hidden_states, 0, None)
+    updated: list[int] = []
+    monkeypatch.setattr(Cache, "update", lambda self, keys, values, layer_idx, *args: updated.append(layer_idx))
+    cache.offloading = offloading
+    record_tokens(cache, hidden_states, 0, None)
+    assert updated == [0] * offloading
+
+
+def test_a_slot_that_others_filled_keeps_what_it_holds() -> None:
+    """A slot that the unpruned model filled, with a single key-value head, keeps its keys and values, and grows."""
+    cache, keys, values = DynamicCache(), torch.rand(2, 1, 3, 8), torch.rand(2, 1, 3, 8)
+    cache.update(keys, values, 0)
+    record_tokens(cache, torch.zeros(2, 1, 8), 0, None)
+    slot = cache.layers[0]
+    assert slot.keys.shape == slot.values.shape == (2, 1, 4, 8)
+    assert torch.equal(slot.keys[:, :, :3], keys)
+    assert torch.equal(slot.values[:, :, :3], values)
+
+
+def test_another_batch_is_refused() -> None:
+    """A slot of two rows takes no tokens of three, as that of an attention would not."""
+    cache = DynamicCache()
+    record_tokens(cache, torch.zeros(2, 3, 8), 0, None)
+    with pytest.raises(RuntimeError, match="must match"):
+        record_tokens(cache, torch.zeros(3, 1, 8), 0, None)
 
 
 @each_case
