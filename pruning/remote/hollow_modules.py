@@ -54,7 +54,7 @@ def record_tokens(
     layer_idx: int,
     cache_position: torch.Tensor | None,
 ) -> None:
-    """Tell the KV cache that a pruned attention has seen these tokens, at one element a token.
+    """Tell the KV cache that a pruned attention has seen these tokens, at one element a token or less.
 
     `hidden_states` is (batch, new tokens, hidden size). A cache asks single layers for its length and its mask
     sizes (transformers 4.57.6 and 5.23.0, `cache_utils.py`, `Cache.get_seq_length`: layer 0), so the slot of a
@@ -88,13 +88,11 @@ def record_tokens(
 
 def _is_marked(slot: Any, batch: int) -> bool:
     """Return whether a slot of the plain kind, which counts tokens by the shape of its keys, has some of ours alone."""
-    return (
-        type(slot) is DynamicLayer
-        and slot.is_initialized
-        and slot.keys.shape[:2] == (batch, 1)
-        and slot.values.shape[3:] == (0,)
-        and slot.keys.numel() > 0
-    )
+    if type(slot) is not DynamicLayer or not slot.is_initialized:
+        return False
+    keys: Any = slot.keys
+    values: Any = slot.values
+    return bool(keys.shape[:2] == (batch, 1) and values.shape[3:] == (0,) and keys.numel() > 0)
 
 
 def _appends_by_layer(cache: Cache) -> bool:
