@@ -29,7 +29,7 @@ SPEC = TinySpec(
     layers=12, hidden_size=1024, intermediate_size=3072, heads=16, key_value_heads=8, head_dim=128, vocabulary_size=8192
 )
 PLAN = PrunePlan(self_attn=(0, 2, 4, 6, 8, 10), mlp=(3, 6, 9))
-# As many layers as Qwen3-8B has, and as much of them pruned as on a GPU.
+# As many layers as Qwen3-8B has, a quarter of their attentions and mlps pruned, as in `test_gpu.py`.
 NARROW = TinySpec(layers=36, hidden_size=64, intermediate_size=128, heads=4, key_value_heads=2, head_dim=16)
 NARROW_PLAN = PrunePlan(self_attn=tuple(range(0, 18, 2)), mlp=tuple(range(19, 36, 2)))
 

@@ -66,7 +66,7 @@ def record_tokens(
     batch, new_tokens = hidden_states.shape[:2]
     layers = past_key_values.layers
     slot: Any = layers[layer_idx] if layer_idx < len(layers) else None
-    if slot is not None and _is_marked(slot, batch) and _appends_by_layer(past_key_values):
+    if _is_marked(slot, batch) and _updates_one_slot(past_key_values):
         # One mark seen as many: nothing is copied and a GPU is told nothing, which an append would wait for.
         tokens = slot.keys.shape[2] + new_tokens
         slot.keys = slot.keys.as_strided((batch, 1, tokens, 1), (0, 0, 0, 0))
@@ -87,7 +87,7 @@ def record_tokens(
 
 
 def _is_marked(slot: Any, batch: int) -> bool:
-    """Return whether a slot of the plain kind, which counts tokens by the shape of its keys, has some of ours alone."""
+    """Return whether a slot is there, of the plain kind that counts tokens by its keys' shape, and has ours alone."""
     if type(slot) is not DynamicLayer or not slot.is_initialized:
         return False
     keys: Any = slot.keys
@@ -95,7 +95,7 @@ def _is_marked(slot: Any, batch: int) -> bool:
     return bool(keys.shape[:2] == (batch, 1) and values.shape[3:] == (0,) and keys.numel() > 0)
 
 
-def _appends_by_layer(cache: Cache) -> bool:
+def _updates_one_slot(cache: Cache) -> bool:
     """Return whether `cache.update` does nothing but update one slot: some move slots between devices, too."""
     return type(cache).update is Cache.update and not cache.offloading
 
