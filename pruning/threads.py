@@ -26,20 +26,11 @@ def run_side_by_side(jobs: Iterable[Iterator[Told]], tell: Callable[[Told], obje
     the jobs go on. The next job is taken when a thread is free, by one thread at a time. What a job, the making of
     one or `tell` raises is raised here, once no job runs any more.
     """
-    count = min(len(os.sched_getaffinity(0)), _MOST_PROCESSORS) + 1
     threads = _Threads(jobs)
     try:
+        # No loops here: what is raised where a `while` jumps back, Python 3.13.0 raises past the `finally` around it.
         try:
-            for _ in range(count):
-                start_new_thread(threads.work, ())
-            while count:
-                event = threads.told.get()
-                if isinstance(event, BaseException):
-                    raise event
-                if event is None:
-                    count -= 1
-                else:
-                    tell(*event)
+            threads.run(min(len(os.sched_getaffinity(0)), _MOST_PROCESSORS) + 1, tell)
         finally:
             threads.end()
     finally:
@@ -47,25 +38,27 @@ def run_side_by_side(jobs: Iterable[Iterator[Told]], tell: Callable[[Told], obje
 
 
 class _Threads(Generic[Told]):
-    """What threads do that share some jobs: `told` gets what the jobs yield, and of each thread None or its error."""
+    """Threads that share some jobs: `_told` gets what the jobs yield, and of each thread None or its error."""
 
     def __init__(self, jobs: Iterable[Iterator[Told]]) -> None:
-        self.told: SimpleQueue[tuple[Told] | BaseException | None] = SimpleQueue()
+        self._told: SimpleQueue[tuple[Told] | BaseException | None] = SimpleQueue()
         self._jobs, self._taking = iter(jobs), Lock()  # which the thread that waits never takes
         self._living: list[object] = []  # one entry for each thread that has begun to work
         self._ended: SimpleQueue[None] = SimpleQueue()
         self._stop = False
 
-    def work(self) -> None:
-        """Run jobs in this thread until none is left, or all shall end."""
-        # What is not there yet when the others are waited for finds that it shall begin nothing more.
-        entry = object()
-        self._living.append(entry)
-        try:
-            self.told.put(self._run_jobs())
-        finally:
-            self._living.remove(entry)
-            self._ended.put(None)
+    def run(self, count: int, tell: Callable[[Told], object]) -> None:
+        """Start so many threads, and tell what they yield until each has ended; raise the first error."""
+        for _ in range(count):
+            start_new_thread(self._work, ())
+        while count:
+            event = self._told.get()
+            if isinstance(event, BaseException):
+                raise event
+            if event is None:
+                count -= 1
+            else:
+                tell(*event)
 
     def end(self) -> None:
         """Have no thread begin anything more, and wait until none works."""
@@ -73,11 +66,22 @@ class _Threads(Generic[Told]):
         while self._living:
             self._ended.get()  # one may be lost, but not that of a thread that still lives
 
+    def _work(self) -> None:
+        """Run jobs in this thread until none is left, or all shall end."""
+        # What is not there yet when the others are waited for finds that it shall begin nothing more.
+        entry = object()
+        self._living.append(entry)
+        try:
+            self._told.put(self._run_jobs())
+        finally:
+            self._living.remove(entry)
+            self._ended.put(None)
+
     def _run_jobs(self) -> BaseException | None:
         try:
             while not self._stop and (job := self._take()) is not None:
                 for event in job:
-                    self.told.put((event,))
+                    self._told.put((event,))
                     if self._stop:
                         break
         except BaseException as error:
