@@ -19,6 +19,11 @@ MOST_LEVELS = 100
 _MOST_DIGITS = 1000  # Python's own limit is 4300 for reading and for writing
 _MOST_SHOWN = 200  # characters: longer than any name that is meant
 _NO_SPACE = re.compile(r"[^ \t\n\r]")
+_SPACE = r"[ \t\n\r]*"
+# A plain key, the first of an object or a further one, with all that is around it: one step in place of five.
+_FIRST_KEY, _FURTHER_KEY = (
+    re.compile(rf'{_SPACE}{separator}{_SPACE}"([^"\\\x00-\x1f]*)"{_SPACE}:{_SPACE}') for separator in (r"\{", ",")
+)
 
 
 @contextmanager
@@ -69,27 +74,14 @@ class JsonText:
         if not self._text.startswith("{", self._behind_space()):
             self.read_value()  # raises if it is not even JSON
             raise ValueError(otherwise)
-        self._next()
         keys: list[str] = []
         in_order = True
-        following = self._next()
-        if following == "}":
-            return
-        while True:
-            if following != '"':
-                raise self._expected("property name enclosed in double quotes")
-            key = self._value_at(self._position - 1)
+        key = self._read_key("{", _FIRST_KEY)
+        while key is not None:
             in_order = in_order and (not keys or keys[-1] < key)
             keys.append(key)
-            if self._next() != ":":
-                raise self._expected("':' delimiter")
             yield key
-            following = self._next()
-            if following == "}":
-                break
-            if following != ",":
-                raise self._expected("',' delimiter")
-            following = self._next()
+            key = self._read_key(",", _FURTHER_KEY)
         if not in_order:  # else they differ, as those of most checkpoints are seen to without a set of a million
             _require_once(keys)
 
@@ -97,6 +89,26 @@ class JsonText:
         """Raise ValueError unless only white space is left."""
         if self._next():
             raise self._error("Extra data", self._position - 1)
+
+    def _read_key(self, separator: str, plain: re.Pattern[str]) -> str | None:
+        """Read up to the next value of an object: return its key, None if the object ends instead."""
+        if found := plain.match(self._text, self._position):
+            self._position = found.end()
+            return found[1]
+        following = self._next()
+        if following == "}":
+            return None
+        if following != separator:
+            raise self._expected("',' delimiter")
+        following = self._next()
+        if separator == "{" and following == "}":
+            return None
+        if following != '"':
+            raise self._expected("property name enclosed in double quotes")
+        key: str = self._value_at(self._position - 1)
+        if self._next() != ":":
+            raise self._expected("':' delimiter")
+        return key
 
     def _value_at(self, position: int) -> Any:
         try:

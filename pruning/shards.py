@@ -187,7 +187,7 @@ def _bits(dtype: str, shape: list[int]) -> int | None:
 
 def _is_text(value: Any) -> bool:
     """Say whether a value is a string that UTF-8 can hold: JSON can also spell halves of surrogate pairs."""
-    return isinstance(value, str) and not _SURROGATE.search(value)
+    return isinstance(value, str) and (value.isascii() or not _SURROGATE.search(value))
 
 
 def are_counts(values: Any) -> bool:
