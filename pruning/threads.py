@@ -28,7 +28,7 @@ def run_side_by_side(jobs: Iterable[Iterator[Told]], tell: Callable[[Told], obje
     """
     threads = _Threads(jobs)
     try:
-        # No loops here: what is raised where a `while` jumps back, Python 3.13.0 raises past the `finally` around it.
+        # No loop in here: what is raised where a `while` jumps back, Python 3.12 and 3.13 raise past the `finally`.
         try:
             threads.run(min(len(os.sched_getaffinity(0)), _MOST_PROCESSORS) + 1, tell)
         finally:
