@@ -19,7 +19,7 @@ from benchmarks.generation import Models, compare, decode, decode_compiled, pref
 from benchmarks.held_bytes import predicted_bytes, stored_shapes
 from benchmarks.interleaved import Work
 from benchmarks.large import LARGE, LAYERS_OF_A_SHARD, SMALL, write_large, write_shorter
-from benchmarks.loads import compare_loads
+from benchmarks.loads import STOCK, compare_loads
 from benchmarks.record import Amount, Figures, Ratio
 from harness.bench.inference import cache_bytes, synchronise
 from harness.bench.load_process import FreshLoads, Which
@@ -99,9 +99,9 @@ def test_load(
 ) -> None:  # fmt: skip
     """A load, bare and up to the end of the first forward pass, beside that of a stock model with as many bytes."""
     compare_loads(
-        benchmark, loads, figures, way, subject=checkpoints.pruned, which=WAYS[way], as_large=checkpoints.as_large,
-        mode=mode, kept_bytes=None if way == "unpruned" else checkpoints.kept_bytes, memory=("gpu", "anonymous"),
-        rounds=rounds,
+        benchmark, figures, way, ours=lambda: loads.load(checkpoints.pruned, mode, WAYS[way]),
+        baselines={STOCK: lambda: loads.load(checkpoints.as_large, mode, "base")},
+        kept_bytes=None if way == "unpruned" else checkpoints.kept_bytes, memory=("gpu", "anonymous"), rounds=rounds,
     )  # fmt: skip
 
 

@@ -4,7 +4,8 @@ All are read from the disk once before: how a file was written decides in how ma
 cache, and so how often a first forward pass has to ask for them. Pages just written would compare the writers.
 
 Shown beside: the unpruned model, and one whose class skips by flags alone, so that the skipped modules stay and are
-filled with random weights.
+filled with random weights. A load by the checkpoint's own code is also held against its floor, the stock checkpoint
+with the least code of its own.
 """
 
 import shutil
@@ -16,7 +17,8 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.held_bytes import predicted_bytes
-from benchmarks.loads import MB, compare_loads
+from benchmarks.least_code import LEAST_CODE, with_least_code
+from benchmarks.loads import MB, STOCK, compare_loads
 from benchmarks.record import Amount, Figures
 from harness.bench.file_cache import drop
 from harness.bench.load_process import FreshLoads, Which
@@ -55,11 +57,15 @@ def _plan(layers: int) -> PrunePlan:
 
 
 class Checkpoints(NamedTuple):
-    """What is loaded: pruned, and with it the unpruned one; a stock one with as many bytes; skipped by flags alone."""
+    """What is loaded: pruned, and with it the unpruned one; a stock one with as many bytes; skipped by flags alone.
+
+    `least_code` is the stock one with as many bytes, loaded by code of its own.
+    """
 
     size: str
     pruned: Subject
     as_large: Subject
+    least_code: Subject
     flags_only: Subject
     kept_bytes: int
 
@@ -77,6 +83,7 @@ def checkpoints(
     write_tiny_checkpoint(_spec(size, layers), base)
     as_large = write_tiny_checkpoint(_spec(size, layers - len(plan.mlp)), folder / "as_large")
     kept_bytes = prune_checkpoint(base, pruned, plan, sync=False).bytes_after
+    with_least_code(as_large, folder / "least_code")
     edit_foreign(RESIDENT)(pruned, flags)
     figures.subject += " " * bool(figures.subject) + (
         f"{size.capitalize()}: a bfloat16 Qwen3 of {layers} layers as wide as those of "
@@ -87,6 +94,7 @@ def checkpoints(
         size,
         read_subject(pruned, base),
         read_subject(as_large, as_large),
+        read_subject(folder / "least_code", as_large, PrunePlan(), trust_remote_code=True),
         read_subject(flags, base, plan, trust_remote_code=True),
         kept_bytes,
     )
@@ -109,9 +117,12 @@ def test_load(
 ) -> None:
     """A load, bare and up to the end of the first forward pass, beside that of a stock model with as many bytes."""
     subject = checkpoints.flags_only if way == "skipped by flags alone" else checkpoints.pruned
+    baselines = {STOCK: lambda: loads.load(checkpoints.as_large, MODE, "base")}
+    if way == "by the checkpoint's own code":
+        baselines[LEAST_CODE] = lambda: loads.load(checkpoints.least_code, MODE, "pruned")
     compare_loads(
-        benchmark, loads, figures, f"{checkpoints.size}, {way}", subject=subject, which=WAYS[way],
-        as_large=checkpoints.as_large, mode=MODE, kept_bytes=checkpoints.kept_bytes if way in OURS else None,
+        benchmark, figures, f"{checkpoints.size}, {way}", ours=lambda: loads.load(subject, MODE, WAYS[way]),
+        baselines=baselines, kept_bytes=checkpoints.kept_bytes if way in OURS else None,
         memory=("anonymous", "file_backed"), rounds=ROUNDS * rounds,
     )  # fmt: skip
 
