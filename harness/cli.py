@@ -127,16 +127,20 @@ def check(
 
     Exit code 0: sound; 1: faulty; 2: undecided, or it could not be judged. Without --base all is checked that can be.
     """
-    from .judge import check_checkpoint
-    from .options import judging_options, worker_count
-    from .progress import count_progress
-    from .reporting.junit import junit_xml
     from .reporting.report import EXIT_CODES, require_writable, write_text
-    from .reporting.report_view import print_report
-    from .reporting.terminal import visible
+    from .text_files import checkpoint_directory
 
     for path in (json_file, junit_file, html_file):
         require_writable(path)
+    checkpoint = checkpoint_directory(checkpoint)
+
+    from .judge import check_checkpoint  # torch and transformers, which take seconds
+    from .options import judging_options, worker_count
+    from .progress import count_progress
+    from .reporting.junit import junit_xml
+    from .reporting.report_view import print_report
+    from .reporting.terminal import visible
+
     options = judging_options(plan=plan, device_map=device_map, dtype=dtype, quantisation=quantisation)
 
     def warn(text: str) -> None:

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from .errors import CannotRun
 from .reporting.report import FoundFault
-from .text_files import read_json, require_readable, require_usable
+from .text_files import checkpoint_directory, read_json, require_readable, require_usable
 
 CONFIG_FILE = "config.json"
 SINGLE_FILE = "model.safetensors"
@@ -81,13 +81,12 @@ def tensors_file_by_file(tensors: Mapping[str, StoredTensor]) -> Iterator[tuple[
                 yield key, file.get_tensor(tensor.key)
 
 
-def read_stored(root: Path) -> StoredCheckpoint:
+def read_stored(checkpoint: str | Path) -> StoredCheckpoint:
     """Read what a checkpoint directory stores, headers only.
 
     Raises CannotRun if it is no directory, holds nothing that could be a checkpoint, or what has no end to read to.
     """
-    if not root.is_dir():
-        raise CannotRun(f"{root} is no directory: name one that holds a checkpoint")
+    root = checkpoint_directory(checkpoint)
     require_readable(root)
     faults: list[FoundFault] = []
     config = _read_json(root / CONFIG_FILE, faults, "config")

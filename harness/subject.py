@@ -136,10 +136,7 @@ def read_subject(
     `plan` is the plan that was meant; without it, it is the manifest's, or derived from which keys are absent.
     Raises CannotRun if the checkpoint or its base is none, or the base is pruned itself, broken or no Qwen3.
     """
-    try:
-        stored = read_stored(Path(checkpoint).expanduser())
-    except RuntimeError as error:
-        raise CannotRun(f"{checkpoint} cannot be read: {error}") from None
+    stored = read_stored(checkpoint)
     base_stored = None if base is None else _read_base(_find_base(base))
     manifest = _read_manifest(stored.root)
     config_error, declared = _declared_plan(stored.config)

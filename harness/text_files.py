@@ -22,6 +22,17 @@ _MOST_LEVELS: Final = 200
 MOST_LAYERS: Final = 10_000
 
 
+def checkpoint_directory(checkpoint: str | Path) -> Path:
+    """Return the directory that a user names, `~` expanded; raises CannotRun if there is none."""
+    try:
+        root = Path(checkpoint).expanduser()
+    except RuntimeError as error:  # no such user
+        raise CannotRun(f"{checkpoint} cannot be read: {error}") from None
+    if not root.is_dir():
+        raise CannotRun(f"{root} is no directory: name one that holds a checkpoint")
+    return root
+
+
 def require_readable(root: Path) -> None:
     """Raise CannotRun if a reader of a checkpoint, of whatever library, would wait for ever, or read what is not in it.
 

@@ -52,9 +52,8 @@ def bench(
     Disk, loads in fresh processes, memory, prefill, decoding and the KV cache, base and pruned by turns. Exit code 0:
     measured; 2: nothing could be. `prunecheck compare` compares two files that --json wrote.
     """
-    from harness.options import benchmark_options, whole_numbers
-    from harness.progress import count_progress
     from harness.reporting.report import require_writable, write_text
+    from harness.text_files import checkpoint_directory
     from pruning import PrunePlan
 
     from .plot import require_plottable, write_plot
@@ -62,11 +61,16 @@ def bench(
     for path in (json_file, html_file):
         require_writable(path)
     require_plottable(plot_file)
-    options = benchmark_options(device_map=device_map, dtype=dtype, quantisation=quantisation)
-    prompts, batches = whole_numbers("--prompt-tokens", prompt_tokens), whole_numbers("--batch", batch)
+    checkpoint = checkpoint_directory(checkpoint)
     meant = None if plan is None else PrunePlan.from_file(plan)
 
-    from .run import benchmark_checkpoint  # torch and transformers
+    from harness.options import benchmark_options, whole_numbers  # torch and transformers, which take seconds
+    from harness.progress import count_progress
+
+    options = benchmark_options(device_map=device_map, dtype=dtype, quantisation=quantisation)
+    prompts, batches = whole_numbers("--prompt-tokens", prompt_tokens), whole_numbers("--batch", batch)
+
+    from .run import benchmark_checkpoint
     from .view import print_benchmark
 
     with count_progress() as progress:

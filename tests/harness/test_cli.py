@@ -94,27 +94,35 @@ def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out == f"prunecheck {__version__}\n"
 
 
-def _run_without(modules: set[str], *arguments: str | Path) -> str:
-    """Run the command line in a process of its own, in which none of these modules may be imported; return stdout."""
+def _run_without(modules: set[str], *arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own, which ends with `code` and may import none of these modules."""
     program = (
         "import sys; from harness import cli\n"
         f"sys.argv = ['prunecheck', *{list(map(str, arguments))!r}]\n"
         "try: cli.main()\n"
-        "except SystemExit as end: assert end.code == 0\n"
+        f"except SystemExit as end: assert end.code == {code}, end.code\n"
         f"loaded = {modules!r} & set(sys.modules)\n"
         "assert not loaded, loaded\n"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    return result.stdout
+    return result
 
 
 def test_help_imports_little() -> None:
     """The help of a command loads nothing that the command needs only when it runs, nor rich to print it."""
     unwanted = {"torch", "transformers", "numpy", "rich", "pruning.checkpoint"}
-    assert "--no-checksum" in _run_without(unwanted, "prune", "--help")
+    assert "--no-checksum" in _run_without(unwanted, "prune", "--help").stdout
 
 
 def test_prune_imports_no_torch(source: Path, tmp_path: Path) -> None:
     """Pruning from the command line loads neither torch nor transformers."""
     _run_without({"torch", "transformers", "numpy"}, "prune", source, tmp_path / "slim", "--mlp", "1")
+
+
+@pytest.mark.parametrize("command", ["check", "bench"])
+def test_an_absent_checkpoint_is_told_at_once(tmp_path: Path, command: str) -> None:
+    """That a checkpoint is not there is said before torch is imported, which takes seconds."""
+    absent = tmp_path / "absent"
+    result = _run_without({"torch", "transformers"}, command, absent, "--base", tmp_path, code=2)
+    assert result.stderr == f"prunecheck: {absent} is no directory: name one that holds a checkpoint\n"
