@@ -4,8 +4,8 @@ import gc
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ _MOST_VALUES = 35_000_000
 MOST_LEVELS = 100
 _MOST_DIGITS = 1000  # Python's own limit is 4300 for reading and for writing
 _MOST_SHOWN = 200  # characters: longer than any name that is meant
+_MOST_AT_ONCE = 2**18  # characters: the header of two thousand tensors
 _NO_SPACE = re.compile(r"[^ \t\n\r]")
 _SPACE = r"[ \t\n\r]*"
 # A plain key behind the brace, or the comma, before it, with all that is around it: one step in place of five.
@@ -51,7 +52,7 @@ class JsonText:
     Every method raises ValueError, in one short line, if what it reads is malformed, or names a key twice.
     """
 
-    def __init__(self, data: bytes, parse_int: Callable[[str], Any] | None = None) -> None:
+    def __init__(self, data: bytes) -> None:
         try:
             self._text = data.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -61,17 +62,31 @@ class JsonText:
         if self._text.startswith("\ufeff"):
             raise self._error("Unexpected UTF-8 BOM (decode using utf-8-sig)", 0)
         self._position = 0
-        self._read = json.JSONDecoder(object_pairs_hook=_object, parse_int=parse_int or _integer).raw_decode
+        decoder = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer)
+        self._read = decoder.raw_decode
+        # What is small is parsed at once, which takes a load less time; what is wrong with it, reading by value tells.
+        self._is_parsed = False
+        if len(self._text) <= _MOST_AT_ONCE:
+            with suppress(ValueError, RecursionError):
+                self._parsed = decoder.decode(self._text)
+                self._is_parsed = True
 
     def read_value(self) -> Any:
-        """Read the value that comes next, as json.loads has it, integers by `parse_int`."""
-        return self._value_at(self._behind_space())
+        """Read the value that comes next, as json.loads has it, but for -0, which is a float."""
+        return self._parsed if self._is_parsed else self._value_at(self._behind_space())
 
     def read_keys(self, otherwise: str = "not a JSON object") -> Iterator[str]:
         """Read the object that comes next: yield each key, whose value is to be read before the next one is asked for.
 
         That a key comes twice is told behind the last. If what comes is no object, `otherwise` is what is told.
         """
+        if self._is_parsed:
+            content = self._parsed
+            if not isinstance(content, dict):
+                raise ValueError(otherwise)
+            for key, self._parsed in content.items():
+                yield key
+            return
         if not self._text.startswith("{", self._behind_space()):
             self.read_value()  # raises if it is not even JSON
             raise ValueError(otherwise)
@@ -88,7 +103,7 @@ class JsonText:
 
     def require_end(self) -> None:
         """Raise ValueError unless only white space is left."""
-        if self._next():
+        if not self._is_parsed and self._next():
             raise self._error("Extra data", self._position - 1)
 
     def _read_key_behind(self, separator: str) -> str | None:
@@ -196,10 +211,11 @@ def shortened(value: object, longest: int = _MOST_SHOWN) -> str:
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
-def _integer(text: str) -> int:
+def _integer(text: str) -> int | float:
     if len(text) > _MOST_DIGITS:
         raise ValueError(f"a number of {len(text)} digits")
-    return int(text)
+    # The safetensors library has it so, too, and takes it for no size (serde_json 1.0, `de.rs`, parse_number).
+    return int(text) if text != "-0" else -0.0
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

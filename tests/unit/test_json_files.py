@@ -9,6 +9,7 @@ from pruning.json_files import JsonText, read_json
 from pruning.shards import INDEX_FILE
 from pruning.source import read_source
 from tests.unit.checkpoints import exactly, write_checkpoint
+from tests.unit.either_way import AT_ONCE, either_way
 
 LEAVES = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text(max_size=4)
 VALUES = st.recursive(
@@ -26,11 +27,15 @@ def read_nested(text, levels):
 
 
 def read(data, levels):
-    """Return what a document of objects down to so many levels holds."""
-    text = JsonText(data)
-    content = read_nested(text, levels)
-    text.require_end()
-    return content
+    """Return what a document of objects down to so many levels holds, parsed at once or not."""
+
+    def read_to_the_end():
+        text = JsonText(data)
+        content = read_nested(text, levels)
+        text.require_end()
+        return content
+
+    return either_way(read_to_the_end)
 
 
 @given(content=st.dictionaries(st.text(max_size=3), OBJECTS, max_size=4), levels=st.integers(0, 2), data=st.data())
@@ -102,8 +107,13 @@ def test_a_key_that_comes_twice(text, levels):
 
 def keys_of(keys):
     """Return the keys of an object as they are read, key by key."""
-    text = JsonText(f"{{{', '.join(f'{json.dumps(key)}: 0' for key in keys)}}}".encode())
-    return [key for key in text.read_keys() if text.read_value() == 0]
+    data = f"{{{', '.join(f'{json.dumps(key)}: 0' for key in keys)}}}".encode()
+
+    def read_keys():
+        text = JsonText(data)
+        return [key for key in text.read_keys() if text.read_value() == 0]
+
+    return either_way(read_keys)
 
 
 @given(keys=st.lists(st.text("ab", max_size=3)))
@@ -117,13 +127,26 @@ def test_keys_that_come_once(keys):
 
 
 def test_keys_in_order_need_no_set(monkeypatch):
-    """Keys that come in order are not put into a set; others are."""
+    """Keys that come in order, value by value, are not put into a set; others are."""
     made = []
     monkeypatch.setattr(json_files, "set", lambda keys: made.append(keys) or frozenset(keys), raising=False)
     keys_of([f"{number:07}" for number in range(1000)])
     assert made == []
     keys_of(["b", "a", "c"])
     assert made == [["b", "a", "c"]]
+
+
+@pytest.mark.parametrize("characters", [AT_ONCE, AT_ONCE + 1])
+def test_what_is_large_is_never_there_as_a_whole(monkeypatch, characters):
+    """Only what is small is parsed at once: of a larger text no object is made but those that are asked for."""
+    sizes = []
+    monkeypatch.setattr(json_files, "_object", lambda pairs: sizes.append(len(pairs)) or dict(pairs))
+    entries = ",".join(f'"{number:07}":{{}}' for number in range(20_000))
+    text = JsonText(f"{{{entries}}}".ljust(characters).encode())
+    assert [text.read_value() for _ in text.read_keys()] == [{}] * 20_000
+    text.require_end()
+    assert sizes[:20_000] == [0] * 20_000
+    assert sizes[20_000:] == ([20_000] if characters == AT_ONCE else [])
 
 
 def test_more_values_than_any_file_needs(tmp_path, monkeypatch):
