@@ -55,11 +55,16 @@ def distinct(pairs):
     return dict(pairs)
 
 
+def integer(text):
+    """Return an integer; -0 is a float, as it is to the safetensors library."""
+    return int(text) or (-0.0 if text.startswith("-") else 0)
+
+
 def require_as_json_loads(text):
     """Have a text read, key by key if it is an object, or refused with the same words and place, as json.loads does."""
     levels = int(text.lstrip(" \t\r\n").startswith("{"))
     try:
-        expected = json.loads(text, object_pairs_hook=distinct)
+        expected = json.loads(text, object_pairs_hook=distinct, parse_int=integer)
     except json.JSONDecodeError as error:
         message = exactly(f"not JSON at line {error.lineno}, column {error.colno}: {error.msg}")
         if error.msg == "Illegal trailing comma before end of object":  # Python 3.13; ours may be as before it
