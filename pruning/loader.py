@@ -141,11 +141,8 @@ def _require_clean_report(source: Source, report: dict[str, Any]) -> None:
 
 def _require_plan(source: Source, model: Any) -> None:
     """Raise CheckpointError if the model skips something else than the checkpoint's plan: another config was given."""
-    layers = enumerate(model.base_model.layers)
-    skipped = {
-        f"{layer_idx}.{name}" for layer_idx, layer in layers for name in SUBLAYERS if getattr(layer, f"prune_{name}")
-    }
-    planned = {f"{layer_idx}.{name}" for name in SUBLAYERS for layer_idx in getattr(source.plan, name)}
+    skipped = {name.partition("layers.")[2] for name, _ in model.pruned_modules()}
+    planned = {f"{layer_idx}.{sublayer}" for sublayer in SUBLAYERS for layer_idx in getattr(source.plan, sublayer)}
     if skipped != planned:
         differing = sorted(skipped ^ planned)
         raise CheckpointError(

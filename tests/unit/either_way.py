@@ -18,7 +18,7 @@ def either_way(read: Callable[[], Result]) -> Result:
         with patch.object(json_files, "_MOST_AT_ONCE", most):
             try:
                 outcomes.append(read())
-            except Exception as error:
+            except Exception as error:  # of whatever kind: a refusal is compared, and raised again below
                 outcomes.append(error)
     at_once, by_value = outcomes
     assert repr(at_once) == repr(by_value), "at once, it is read otherwise than value by value"
