@@ -13,7 +13,7 @@ from .errors import CheckpointError
 from .json_files import shortened
 
 # What the modeling files of every family import.
-_SHARED_FILES = ("hollow_modules.py", "per_layer_skip.py")
+_SHARED_FILES = ("hollow_modules.py", "per_layer_skip.py", "pruned_models.py")
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class Family:
         """The `auto_map` of its pruned checkpoints: Auto class -> file and class."""
         return {
             "AutoConfig": f"configuration_{self.pruned_model_type}.Pruned{self.class_prefix}Config",
+            "AutoModel": f"{self.modeling_module}.Pruned{self.class_prefix}Model",
             "AutoModelForCausalLM": f"{self.modeling_module}.{self.pruned_architecture}",
         }
 

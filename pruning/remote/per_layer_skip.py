@@ -1,4 +1,4 @@
-"""Read which sub-layers a config's `per_layer_config` skips; standard library only.
+"""Which sub-layers a config's `per_layer_config` skips, and a config that reads it; standard library only.
 
 transformers >= 5.14 parses `per_layer_config` itself but lets unknown skip words pass and folds "1" and "01"
 into one (transformers 5.23.0, `integrations/heterogeneity/configuration_utils.py`); earlier ones keep it as a
@@ -47,6 +47,39 @@ def skipped_sublayers(per_layer_config: Mapping[Any, Any] | None, num_hidden_lay
         if words:
             skipped[layer_idx] = words
     return skipped
+
+
+class PrunedConfigMixin:
+    """A config whose `per_layer_config` says which sub-layers are pruned; stands before the stock class.
+
+    `per_layer_config={"12": {"skip": ["attention"]}, "7": {"skip": ["mlp"]}}`; None or absent prunes nothing.
+    Raises ValueError for unknown skip words, a layer named twice ("1" and "01") and an index out of range.
+    """
+
+    # save_pretrained copies this file and writes `auto_map`, so that what it saves loads elsewhere
+    # (transformers `register_for_auto_class`, which sets this attribute).
+    _auto_class = "AutoConfig"
+    num_hidden_layers: int  # of the stock class behind it
+    per_layer_config: Any
+
+    def __init__(self, *args: Any, per_layer_config: Any = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Kept by us in a form that is the same in every version: transformers >= 5.14 makes `per_layer_config`
+        # a property that returns one config a layer.
+        skipped_sublayers(per_layer_config, self.num_hidden_layers)
+        if per_layer_config:
+            # As strings: before 5.14 the config is written with sorted keys, and an int does not sort beside a string.
+            self.per_layer_config = {str(key): overrides for key, overrides in per_layer_config.items()}
+
+    def skipped_sublayers(self, layer_idx: int) -> frozenset[str]:
+        """Return the words (`"attention"`, `"mlp"`) that one layer skips; raises ValueError for any other."""
+        if hasattr(type(self), "per_layer_config"):  # transformers >= 5.14: a sequence of configs
+            if not self.is_heterogeneous:  # type: ignore[attr-defined]
+                return frozenset()
+            per_layer_config: Any = {layer_idx: {"skip": list(self.per_layer_config[layer_idx].skip)}}
+        else:
+            per_layer_config = getattr(self, "per_layer_config", None)
+        return skipped_sublayers(per_layer_config, self.num_hidden_layers).get(layer_idx, frozenset())
 
 
 def _layer_index(key: object, num_hidden_layers: int) -> int:
