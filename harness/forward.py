@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +15,9 @@ from transformers import Cache, DynamicCache, StaticCache
 
 # The parts of a decoder layer, as Qwen3 names them (transformers 5.23.0, models/qwen3/modeling_qwen3.py).
 PARTS: Final = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
+
+
+_CACHE_TYPE: Final = re.compile(r"\b[A-Za-z]*Cache\b")
 
 
 @dataclass(frozen=True)
@@ -68,13 +73,38 @@ def cached_logits(
             input_ids=batch.ids[:, start:end].to(device),
             attention_mask=batch.mask[:, :end].to(device),
             position_ids=batch.positions[:, start:end].to(device) if batch.is_padded else None,
-            past_key_values=cache,
             use_cache=True,
+            **({} if cache is None else {cache_argument(model): cache}),
         )
-        cache = output.past_key_values
+        cache = cache_of(output)
         logits.append(output.logits.float().cpu())
         start = end
     return torch.cat(logits, dim=1), cache
+
+
+def cache_argument(model: Any) -> str:
+    """Return the name by which a model's forward takes a KV cache: that of the parameter with the type of a cache.
+
+    transformers 5.24.0 renamed it, and may again. Where a model's own forward says no type, its base classes' do, or
+    those of the model that it wraps.
+    """
+    own = inspect.signature(model.forward).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in own.values())
+    inner = [getattr(model, "_orig_mod", None), getattr(model, "base_model", None)]  # of torch.compile, of peft
+    forwards = [model.forward, *(base.forward for base in type(model).__mro__ if "forward" in vars(base))]
+    for forward in (*forwards, *(each.forward for each in inner if isinstance(each, nn.Module))):
+        for parameter in inspect.signature(forward).parameters.values():
+            if _CACHE_TYPE.search(str(parameter.annotation)) and (parameter.name in own or takes_any):
+                return parameter.name
+    return "past_key_values"
+
+
+def cache_of(output: Any) -> Any:
+    """Return the KV cache in a model's output, whatever it is called there; raises ValueError if there is none."""
+    for value in output.values():
+        if isinstance(value, Cache):
+            return value
+    raise ValueError(f"the output holds no KV cache, but {', '.join(output)}")
 
 
 NEW_CACHE: Final[dict[str, Callable[[Any, int], Cache]]] = {

@@ -1,12 +1,12 @@
 """Two independent answers to the question what a pruned model should compute.
 
 Both start from the **unpruned** checkpoint and the stock transformers class, and share no code with `pruning`: what
-the judge and the judged have in common, the judge cannot see.
+the judge and the judged have in common, the judge cannot see. No forward is replaced and no argument is named, so
+nothing that upstream renames can make a reference wrong.
 
-* `identity_reference` replaces the forward of the affected decoder layers, so that the residual stream passes
-  a pruned sub-layer untouched. It follows any way of loading: device maps, disk offload, 8-bit, 4-bit.
-* `zero_weight_reference` leaves every line of the stock forward as it is and zeroes the last projection of what is
-  pruned, so that a sub-layer adds zeros. Nothing is replaced, hence nothing can be replaced wrongly; for plain loads.
+* `identity_reference` has forward hooks put out zeros in place of what a pruned sub-layer computed. The sub-layer runs,
+  so every cache fills as upstream fills it. It follows any way of loading: device maps, disk offload, 8-bit, 4-bit.
+* `zero_weight_reference` zeroes the last projection of what is pruned, so that a sub-layer adds zeros; for plain loads.
 
 `without_sublayers` and `with_zero_weights` do the same to a model that is there, for as long as a `with` lasts: one
 unpruned model in memory is then the reference of both kinds, and of every plan.
@@ -23,13 +23,11 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-# Names of a pre-norm decoder layer as Qwen3 has them (transformers 5.23.0, models/qwen3/modeling_qwen3.py); Llama,
-# Qwen2 and Mistral use the same.
+# Names of the sub-layers and of their last projections as Qwen3 has them (transformers 5.24.0,
+# models/qwen3/modeling_qwen3.py); Llama, Qwen2 and Mistral use the same.
 _ATTENTION: Final = "self_attn"
-_ATTENTION_NORM: Final = "input_layernorm"
 _ATTENTION_OUTPUT: Final = "o_proj"
 _MLP: Final = "mlp"
-_MLP_NORM: Final = "post_attention_layernorm"
 _MLP_OUTPUT: Final = "down_proj"
 
 
@@ -38,10 +36,8 @@ def identity_reference(
 ) -> PreTrainedModel:
     """The stock model of the unpruned checkpoint `base` without the listed sub-layers, in evaluation mode.
 
-    Norm, module and residual add of a listed sub-layer are gone from the computation; uncached, its module is never
-    called. With a cache, a pruned attention runs and only its *output* is thrown away: its slot then fills as in the
-    unpruned model, so the length that the model asks of slot 0 (`Cache.get_seq_length`, cache_utils.py of
-    transformers 4.57.6, 5.0.0 and 5.23.0) is true for every kind of cache, and no kept layer ever reads that slot.
+    A listed sub-layer runs, and zeros are added to the residual stream in place of what it put out. What stands behind
+    it in the layer (the norm of a layer that has one there) is computed of these zeros.
 
     All weights are loaded and converted as in the unpruned model, so the kept modules are quantised exactly as
     `from_pretrained_kwargs` (passed on to `AutoModelForCausalLM.from_pretrained`) asks, layer by layer.
@@ -51,9 +47,8 @@ def identity_reference(
             exactly; one that does not load as a class of transformers itself; `trust_remote_code` among the keywords.
     """
     model = load_stock(base, **from_pretrained_kwargs)
-    layers = _decoder_layers(model, self_attn, mlp)
-    for index in sorted({*self_attn, *mlp}):
-        _replace_forward(layers[index], keep_attention=index not in self_attn, keep_mlp=index not in mlp)
+    for module in _sublayers(model, self_attn, mlp):
+        module.register_forward_hook(_put_out_zeros)
     return model
 
 
@@ -61,21 +56,21 @@ def identity_reference(
 def without_sublayers(model: PreTrainedModel, self_attn: Collection[int], mlp: Collection[int]) -> Iterator[None]:
     """Make the stock `model` the identity reference of these sub-layers, within the `with`.
 
-    Raises ValueError for a layer index that the model does not have, and for layers that are not pre-norm.
+    Raises ValueError for a layer index that the model does not have.
     """
-    layers = _decoder_layers(model, self_attn, mlp)
-    touched = [layers[index] for index in sorted({*self_attn, *mlp})]
-    before = [dict(layer.__dict__) for layer in touched]
+    handles = [module.register_forward_hook(_put_out_zeros) for module in _sublayers(model, self_attn, mlp)]
     try:
-        for index in sorted({*self_attn, *mlp}):
-            _replace_forward(layers[index], keep_attention=index not in self_attn, keep_mlp=index not in mlp)
         yield
     finally:
-        for layer, attributes in zip(touched, before, strict=True):
-            for name in ("forward", "_old_forward"):
-                layer.__dict__.pop(name, None)
-                if name in attributes:
-                    layer.__dict__[name] = attributes[name]
+        for handle in handles:
+            handle.remove()
+
+
+def _put_out_zeros(module: nn.Module, arguments: Any, output: Any) -> Any:
+    """Return zeros in place of the hidden states that a sub-layer puts out, alone or first in a tuple."""
+    if isinstance(output, Tensor):
+        return torch.zeros_like(output)
+    return (torch.zeros_like(output[0]), *output[1:])
 
 
 @contextmanager
@@ -126,9 +121,12 @@ def _silenced_parameters(
             "the zero-weight reference exists for plain loads only, but this one quantises or offloads weights; "
             "use the identity reference instead"
         )
-    layers = _decoder_layers(model, self_attn, mlp)
-    silenced = [layers[index].get_submodule(f"{_ATTENTION}.{_ATTENTION_OUTPUT}") for index in self_attn]
-    silenced += [layers[index].get_submodule(f"{_MLP}.{_MLP_OUTPUT}") for index in mlp]
+    outputs = {_ATTENTION: _ATTENTION_OUTPUT, _MLP: _MLP_OUTPUT}
+    silenced = [
+        module.get_submodule(outputs[name])
+        for name, indexes in ((_ATTENTION, self_attn), (_MLP, mlp))
+        for module in _sublayers(model, **{_ATTENTION: (), _MLP: (), name: indexes})
+    ]
     return [parameter for module in silenced for parameter in module.parameters()]
 
 
@@ -167,34 +165,13 @@ def load_stock(base: Path, **from_pretrained_kwargs: Any) -> PreTrainedModel:
     return stock_model
 
 
-def _decoder_layers(model: PreTrainedModel, self_attn: Collection[int], mlp: Collection[int]) -> list[nn.Module]:
+def _sublayers(model: PreTrainedModel, self_attn: Collection[int], mlp: Collection[int]) -> list[nn.Module]:
+    """Return these sub-layers of a stock model; raises ValueError for a layer that it does not have."""
     decoder: Any = model.base_model
-    layers = list(decoder.layers)
+    layers: list[nn.Module] = list(decoder.layers)
     for name, indexes in ((_ATTENTION, self_attn), (_MLP, mlp)):
         for index in indexes:
             if index not in range(len(layers)):
                 raise ValueError(f"{name} must hold layer indexes in 0 to {len(layers) - 1}, but got {index!r}")
-    return layers
-
-
-def _replace_forward(layer: nn.Module, *, keep_attention: bool, keep_mlp: bool) -> None:
-    """Give one decoder layer a forward that computes only what is kept."""
-    if {name for name, _ in layer.named_children()} != {_ATTENTION, _ATTENTION_NORM, _MLP, _MLP_NORM}:
-        raise ValueError(f"{type(layer).__name__} is no plain pre-norm layer, so its forward cannot be replaced")
-
-    def forward(hidden_states: Tensor, **kwargs: Any) -> Tensor:  # (batch, tokens, hidden) in and out
-        # Keywords are handed on unread: their names changed between transformers 4.57 and 5.23.
-        if keep_attention or kwargs.get("past_key_values") is not None:
-            normed = layer.get_submodule(_ATTENTION_NORM)(hidden_states)
-            attention_output = layer.get_submodule(_ATTENTION)(hidden_states=normed, **kwargs)[0]
-            if keep_attention:
-                hidden_states = hidden_states + attention_output
-        if keep_mlp:
-            normed = layer.get_submodule(_MLP_NORM)(hidden_states)
-            hidden_states = hidden_states + layer.get_submodule(_MLP)(normed)
-        return hidden_states
-
-    # Where accelerate dispatched the model, `forward` holds its hook, which moves inputs and weights and then calls
-    # `_old_forward` (accelerate 1.15.0, hooks.py, add_hook_to_module): the hook has to stay.
-    attribute = "_old_forward" if hasattr(layer, "_old_forward") else "forward"
-    setattr(layer, attribute, forward)
+    modules = [layers[index].get_submodule(_ATTENTION) for index in sorted(self_attn)]
+    return modules + [layers[index].get_submodule(_MLP) for index in sorted(mlp)]
