@@ -74,7 +74,7 @@ def cached_logits(
             attention_mask=batch.mask[:, :end].to(device),
             position_ids=batch.positions[:, start:end].to(device) if batch.is_padded else None,
             use_cache=True,
-            **({} if cache is None else {cache_argument(model): cache}),
+            **with_cache(model, cache),
         )
         cache = cache_of(output)
         logits.append(output.logits.float().cpu())
@@ -97,6 +97,11 @@ def cache_argument(model: Any) -> str:
             if _CACHE_TYPE.search(str(parameter.annotation)) and (parameter.name in own or takes_any):
                 return parameter.name
     return "past_key_values"
+
+
+def with_cache(model: Any, cache: Cache | None) -> dict[str, Cache]:
+    """Return the keyword argument by which a model takes `cache`: none for None, where it makes one itself."""
+    return {} if cache is None else {cache_argument(model): cache}
 
 
 def cache_of(output: Any) -> Any:

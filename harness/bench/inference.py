@@ -16,7 +16,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from harness.forward import NEW_CACHE, input_device
+from harness.forward import NEW_CACHE, cache_of, input_device, with_cache
 
 _CLOCK_SIZE: Final = 512
 
@@ -46,10 +46,11 @@ def timed_generation(model: Any, ids: Tensor, new_tokens: int) -> Generation:
     token = _next_token(output)
     synchronise()
     prefilled = time.perf_counter()
-    cache = output.past_key_values
+    cache = cache_of(output)
+    kept = with_cache(model, cache)
     ticks = [prefilled]
     for _ in range(new_tokens):
-        token = _next_token(model(input_ids=token, past_key_values=cache, use_cache=True))
+        token = _next_token(model(input_ids=token, use_cache=True, **kept))
         synchronise()  # as `generate`, which looks at each token before the next
         ticks.append(time.perf_counter())
     step_seconds = statistics.median(after - before for before, after in pairwise(ticks))
@@ -60,7 +61,7 @@ def timed_generation(model: Any, ids: Tensor, new_tokens: int) -> Generation:
 def static_cache_bytes(model: Any, tokens: int) -> int | None:
     """Return the bytes of a static KV cache for one row of `tokens` tokens, as the model's first pass allocates it."""
     cache = NEW_CACHE["static"](model, tokens)
-    model(input_ids=torch.ones((1, 1), dtype=torch.long, device=input_device(model)), past_key_values=cache)
+    model(input_ids=torch.ones((1, 1), dtype=torch.long, device=input_device(model)), **with_cache(model, cache))
     return cache_bytes(cache)
 
 

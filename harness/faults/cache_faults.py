@@ -21,14 +21,15 @@ from harness.faults.fault import Fault
 from harness.faults.foreign import FOREIGN_FILE, foreign_checkpoint
 
 # The lines of the two modeling files that the edits change.
-_FILL = '            self.fill_cache(hidden_states, past_key_values, kwargs.get("cache_position"))\n'
-_NO_CACHE = "        if past_key_values is None:\n            return\n"
+_BEGINS = "    def forward(self, hidden_states, **kwargs):\n"
+_ATTENDS = "self.self_attn(hidden_states=self.input_layernorm(hidden_states), **kwargs)"
+_FILL = "            self.fill_cache(hidden_states, kwargs)\n"
+_NO_CACHE = "        if cache is None:\n            return\n"
+_WITHOUT_CACHE = "**{name: each for name, each in kwargs.items() if not isinstance(each, Cache)}"
 _SHAPE = "        batch, tokens = hidden_states.shape[:2]\n"
 _LAYER_IDX = "        self.layer_idx = layer_idx\n"
 _STALE_LAYER_IDX = "        self.layer_idx = self.self_attn.layer_idx = config.original_layers[layer_idx]\n"
-_OWN_RECORD = """\
-            record_tokens(past_key_values, hidden_states, self.layer_idx, kwargs.get("cache_position"))
-"""
+_OWN_RECORD = "                record_tokens(value, hidden_states, self.cache_slot, kwargs)\n"
 _LAYER_KEY = re.compile(r"model\.layers\.(\d+)\.(.*)")
 
 
@@ -72,13 +73,12 @@ FAULTS = (
         where="code",
         symptom="decode",
         met="huggingface/transformers#39956",
-        description="the layer takes past_key_value, and past_key_values is swallowed by **kwargs: nothing is cached",
+        description="the layer takes past_key_value, and the cache comes by another name: nothing is cached",
         requires=kept_attention,
         plant=edit_foreign(
-            ("        past_key_values=None,\n", "        past_key_value=None,\n"),
-            ("past_key_values=past_key_values,", "past_key_values=past_key_value,"),
-            (_FILL, _FILL.replace("past_key_values", "past_key_value")),
-            ("                **kwargs,\n", ""),
+            (_BEGINS, _BEGINS.replace("**kwargs", "past_key_value=None, **kwargs")),
+            (_ATTENDS, _ATTENDS.replace("**kwargs", f"past_key_value=past_key_value, {_WITHOUT_CACHE}")),
+            (_FILL, _FILL.replace("kwargs", '{"past_key_value": past_key_value}')),
         ),
     ),
     Fault(
@@ -110,7 +110,7 @@ FAULTS = (
         met="huggingface/transformers#47901",
         description="prunecheck's own layer does not record the tokens that a pruned self_attn has seen",
         requires=all_of(own_code, attention_after_pruned_first),
-        plant=edit_own((_OWN_RECORD, "            pass\n")),
+        plant=edit_own({"hollow_modules.py": ((_OWN_RECORD, "                pass\n"),)}),
     ),
     Fault(
         id="layer-0-attention-static-cache:alone",
@@ -124,8 +124,7 @@ FAULTS = (
         plant=edit_foreign(
             (
                 _NO_CACHE,
-                '        if past_key_values is None or type(past_key_values).__name__ == "StaticCache":\n'
-                "            return\n",
+                '        if cache is None or type(cache).__name__ == "StaticCache":\n            return\n',
             )
         ),
     ),
@@ -139,8 +138,7 @@ FAULTS = (
         plant=edit_foreign(
             (
                 _SHAPE,
-                f"{_SHAPE}        if tokens > 1 and past_key_values.get_seq_length(self.layer_idx) > 0:\n"
-                "            return\n",
+                f"{_SHAPE}        if tokens > 1 and cache.get_seq_length(self.layer_idx) > 0:\n            return\n",
             )
         ),
     ),
@@ -163,6 +161,8 @@ FAULTS = (
         met="huggingface/transformers#48510",
         description="prunecheck's own code records the tokens of a pruned self_attn in layer 0 alone",
         requires=all_of(own_code, pruned_first_of_a_later_kind),
-        plant=edit_own((_OWN_RECORD, f"            if self.layer_idx == 0:\n    {_OWN_RECORD}")),
+        plant=edit_own(
+            {"hollow_modules.py": ((_OWN_RECORD, f"                if self.cache_slot == 0:\n    {_OWN_RECORD}"),)}
+        ),
     ),
 )

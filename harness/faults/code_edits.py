@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from harness.errors import CannotRun
 from harness.faults.checkpoint_files import Json, copy_checkpoint, edit_config
 from harness.faults.fault import Plant
 from harness.faults.foreign import FOREIGN_FILE, foreign_checkpoint
-
-OWN_FILE = "modeling_pruned_qwen3.py"
 
 Edit = tuple[str, str]  # a text that occurs once, and what takes its place
 
@@ -44,11 +42,12 @@ def edit_foreign(*edits: Edit, config: Callable[[Json], None] | None = None) -> 
     return plant
 
 
-def edit_own(*edits: Edit) -> Plant:
-    """Plant by editing the modeling file that `prunecheck prune` wrote."""
+def edit_own(edits: Mapping[str, tuple[Edit, ...]]) -> Plant:
+    """Plant by editing Python files that `prunecheck prune` wrote, by their names."""
 
     def plant(checkpoint: Path, destination: Path) -> None:
         copy_checkpoint(checkpoint, destination)
-        edit_file(destination / OWN_FILE, edits)
+        for name, changes in edits.items():
+            edit_file(destination / name, changes)
 
     return plant

@@ -41,6 +41,12 @@ _CLASS_BEGINS = '    """Qwen3ForCausalLM with skipping layers."""\n'
 _MODEL_BEGINS = '    """Qwen3Model with skipping layers."""\n'
 _IMPORT = "from torch import nn\n"
 
+# The lines of prunecheck's own files that the edits change.
+_NO_LAYER_IS_PASSED_BY: Edit = ("        if not (self.prune_self_attn and self.prune_mlp):\n", "        if True:\n")
+_STOCK_FORWARD = "super().forward(*args, **kwargs)  # type: ignore[misc]  # of the stock class behind it"
+_UNREAD = '        """Return what it is given."""\n        return hidden_states\n'
+_ITS_INPUT = "        return hidden_states_among(args, kwargs)\n"
+
 # Skipped modules stay in the tree; nothing is stored for them, so a load fills them with random weights.
 RESIDENT: Edit = (_REMOVALS, "")
 
@@ -154,22 +160,13 @@ FAULTS = (
         description="prunecheck's own layer leaves out a pruned mlp but neither its norm nor the addition",
         requires=all_of(own_code, pruned_mlp),
         plant=edit_own(
-            (
-                """\
-        if not self.prune_mlp:
-            residual = hidden_states
-            hidden_states = self.post_attention_layernorm(hidden_states)
-            hidden_states = self.mlp(hidden_states)
-            hidden_states = residual + hidden_states
-""",
-                """\
-        residual = hidden_states
-        hidden_states = self.post_attention_layernorm(hidden_states)
-        if not self.prune_mlp:
-            hidden_states = self.mlp(hidden_states)
-        hidden_states = residual + hidden_states
-""",
-            )
+            {
+                "hollow_modules.py": (
+                    ("        return zeros_like(hidden_states_among(args, kwargs))\n", _ITS_INPUT),
+                    (_UNREAD, _UNREAD.replace("return hidden_states", "return super().forward(hidden_states)")),
+                ),
+                "pruned_models.py": (_NO_LAYER_IS_PASSED_BY,),
+            }
         ),
     ),
     Fault(
@@ -237,15 +234,7 @@ FAULTS = (
                 _LAYER_BEGINS,
                 f"""{_LAYER_BEGINS}\
         if not self.skip_attention and not self.skip_mlp:
-            return super().forward(
-                hidden_states,
-                attention_mask=attention_mask,
-                position_ids=position_ids,
-                past_key_values=past_key_values,
-                use_cache=use_cache,
-                position_embeddings=position_embeddings,
-                **kwargs,
-            )[0]
+            return super().forward(hidden_states, **kwargs)[0]
 """,
             )
         ),
@@ -258,7 +247,9 @@ FAULTS = (
         met="huggingface/transformers#39120",
         description="prunecheck's own decoder layer returns a tuple, but the model takes a tensor",
         requires=own_code,
-        plant=edit_own(("        return hidden_states\n", "        return (hidden_states,)\n")),
+        plant=edit_own(
+            {"pruned_models.py": (_NO_LAYER_IS_PASSED_BY, (_STOCK_FORWARD, "(super().forward(*args, **kwargs),)"))}
+        ),
     ),
     Fault(
         id="inv-freq-uninitialised",

@@ -62,6 +62,12 @@ class PrunedConfigMixin:
     num_hidden_layers: int  # of the stock class behind it
     per_layer_config: Any
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        # Transformers gives a config class a constructor unless it has one of its own (5.24.0,
+        # `configuration_utils.py`, `__init_subclass__`): this one would be passed by.
+        cls.__init__ = PrunedConfigMixin.__init__  # type: ignore[method-assign]
+        super().__init_subclass__(**kwargs)
+
     def __init__(self, *args: Any, per_layer_config: Any = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # Kept by us in a form that is the same in every version: transformers >= 5.14 makes `per_layer_config`

@@ -23,6 +23,7 @@ from harness.demo import bundled_plan, bundled_prompts
 from harness.faults import FAULTS
 from harness.faults.fault import Plant
 from harness.faults.loading import from_own_code, scratch_checkpoint
+from harness.forward import with_cache
 from harness.references import load_stock, without_sublayers
 from harness.text_generation import Continuation, Speech, Voice, encode_prompt
 from harness.text_judge import TextVerdict, judge_speech
@@ -101,7 +102,7 @@ def decoded_by_hand(setup: Setup, model: Any) -> Speech:
     cache: Any = DynamicCache(config=model.config)
     ids, new_ids, steps = torch.tensor([setup.prompt_ids]), [], []
     while len(new_ids) < NEW_TOKENS and not (new_ids and new_ids[-1] in Voice(model).end_ids):
-        steps.append(model(input_ids=ids, past_key_values=cache, use_cache=True).logits[:, -1])
+        steps.append(model(input_ids=ids, use_cache=True, **with_cache(model, cache)).logits[:, -1])
         ids = steps[-1].argmax(-1, keepdim=True)
         new_ids.append(int(ids))
     return setup.said(model, new_ids, steps)

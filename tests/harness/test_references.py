@@ -21,6 +21,7 @@ from transformers import (
     StaticCache,
 )
 
+from harness.forward import with_cache
 from harness.references import identity_reference, reference_logits, zero_weight_reference
 from harness.strategies import plans, tiny_specs, token_batches
 from harness.tiny import TinySpec, write_tiny_checkpoint
@@ -64,7 +65,7 @@ def _cached_logits(
             inputs["attention_mask"] = attention_mask[:, :end]
             inputs["position_ids"] = (attention_mask.cumsum(-1) - 1).clamp(min=0)[:, start:end]
         with torch.no_grad():
-            pieces.append(model(**inputs, past_key_values=cache, use_cache=True).logits.float())
+            pieces.append(model(**inputs, use_cache=True, **with_cache(model, cache)).logits.float())
         start = end
     return torch.cat(pieces, dim=1)
 

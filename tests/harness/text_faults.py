@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, Cache
 
 PRECISIONS = {
     "float32": {"dtype": torch.float32},
@@ -42,7 +42,8 @@ def cache_ignored(model: Any, layers: list[int]) -> Iterator[None]:
     def make(forward: Any) -> Any:
         def forgetful(*args: Any, **kwargs: Any) -> Any:
             if kwargs["hidden_states"].shape[1] == 1:
-                kwargs |= {"past_key_values": None, "attention_mask": None}
+                caches = [name for name, each in kwargs.items() if isinstance(each, Cache)]
+                kwargs |= dict.fromkeys((*caches, "attention_mask"))
             return forward(*args, **kwargs)
 
         return forgetful

@@ -1,7 +1,6 @@
 """The KV cache of a pruned model: right for every plan, and small where nothing attends."""
 
 from collections.abc import Callable
-from itertools import accumulate
 from typing import Any
 
 import pytest
@@ -11,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import Cache, DynamicCache, StaticCache
 
+from harness.forward import cache_of, with_cache
 from harness.references import identity_reference
 from harness.strategies import plans, tiny_specs
 from harness.tiny import TinySpec
 from harness.tolerances import assert_logits_close
 from pruning import PrunePlan, load_pruned
-from pruning.remote import modeling_pruned_qwen3
+from pruning.remote import hollow_modules
 from pruning.remote.hollow_modules import record_tokens
 from tests.model.conftest import Checkpoints
 
@@ -92,10 +92,10 @@ def _cached(
             ids[:, start:end],
             attention_mask=mask[:, :end],
             position_ids=None if mask.all() else _positions(mask)[:, start:end],
-            past_key_values=cache,
             use_cache=True,
+            **with_cache(model, cache),
         )
-        cache = output.past_key_values
+        cache = cache_of(output)
         logits.append(output.logits)
         start = end
     return torch.cat(logits, dim=1), cache
@@ -253,23 +253,6 @@ def test_a_cache_can_be_cropped_to_nothing(checkpoints: Checkpoints, case: str) 
     _assert_same(got, _uncached(model, other, torch.ones_like(other)), f"{case}, cropped to nothing")
 
 
-@each_case
-def test_decoding_stores_nothing_for_pruned_attentions(checkpoints: Checkpoints, case: str) -> None:
-    """Tokens that follow a prompt take no memory in plain slots of a dynamic cache, and are counted all the same."""
-    model = _load(checkpoints, case)
-    ids = _tokens(2, sum(PIECES))
-    cache: Cache | None = DynamicCache()  # of plain slots alone
-    stored = None
-    for length, start in zip(PIECES, accumulate(PIECES, initial=0), strict=False):
-        _, cache = _cached(model, ids[:, : start + length], torch.ones_like(ids), cache, (length,))
-        pruned = [slot for slot, layer in zip(cache.layers, model.model.layers, strict=True) if layer.prune_self_attn]
-        assert {slot.keys.shape[-2] for slot in cache.layers} == {start + length}
-        storages = [tensor.untyped_storage() for slot in pruned for tensor in (slot.keys, slot.values)]
-        sizes = {storage.data_ptr(): storage.nbytes() for storage in storages}  # keys and values can share one
-        stored = stored or sum(sizes.values())
-        assert sum(sizes.values()) == stored
-
-
 class _CountingCache(DynamicCache):
     """A cache with an `update` of its own, as libraries that compress caches have."""
 
@@ -277,10 +260,12 @@ class _CountingCache(DynamicCache):
         super().__init__()
         self.tokens: dict[int, int] = {}
 
-    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any) -> Any:
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> Any:
         """Count the tokens of each layer."""
         self.tokens[layer_idx] = self.tokens.get(layer_idx, 0) + key_states.shape[-2]
-        return super().update(key_states, value_states, layer_idx, *args)
+        return super().update(key_states, value_states, layer_idx, *args, **kwargs)
 
 
 @each_case
@@ -294,26 +279,11 @@ def test_a_cache_with_an_update_of_its_own_sees_every_token(checkpoints: Checkpo
     _assert_same(got, _uncached(model, ids, torch.ones_like(ids)), f"{case}, update of its own")
 
 
-@pytest.mark.parametrize("offloading", [False, True])
-def test_an_offloading_cache_is_updated_by_layer(monkeypatch: pytest.MonkeyPatch, offloading: bool) -> None:
-    """A cache that moves slots between devices does so in `update`, so each pruned attention calls it; others need not.
-
-    (transformers 4.57.6 and 5.23.0, `cache_utils.py`, `Cache.update`: it fetches the next slot and puts this one away.)
-    """
-    cache, hidden_states = DynamicCache(), torch.zeros(2, 3, 8)
-    record_tokens(cache, hidden_states, 0, None)
-    updated: list[int] = []
-    monkeypatch.setattr(Cache, "update", lambda self, keys, values, layer_idx, *args: updated.append(layer_idx))
-    cache.offloading = offloading
-    record_tokens(cache, hidden_states, 0, None)
-    assert updated == [0] * offloading
-
-
 def test_a_slot_that_others_filled_keeps_what_it_holds() -> None:
     """A slot that the unpruned model filled, with a single key-value head, keeps its keys and values, and grows."""
     cache, keys, values = DynamicCache(), torch.rand(2, 1, 3, 8), torch.rand(2, 1, 3, 8)
     cache.update(keys, values, 0)
-    record_tokens(cache, torch.zeros(2, 1, 8), 0, None)
+    record_tokens(cache, torch.zeros(2, 1, 8), 0)
     slot = cache.layers[0]
     assert slot.keys.shape == slot.values.shape == (2, 1, 4, 8)
     assert torch.equal(slot.keys[:, :, :3], keys)
@@ -323,9 +293,9 @@ def test_a_slot_that_others_filled_keeps_what_it_holds() -> None:
 def test_another_batch_is_refused() -> None:
     """A slot of two rows takes no tokens of three, as that of an attention would not."""
     cache = DynamicCache()
-    record_tokens(cache, torch.zeros(2, 3, 8), 0, None)
+    record_tokens(cache, torch.zeros(2, 3, 8), 0)
     with pytest.raises(RuntimeError, match="must match"):
-        record_tokens(cache, torch.zeros(3, 1, 8), 0, None)
+        record_tokens(cache, torch.zeros(3, 1, 8), 0)
 
 
 @each_case
@@ -407,9 +377,9 @@ def test_a_second_turn_continues_the_first_one_s_cache(checkpoints: Checkpoints,
     model = _load(checkpoints, case)
     first, said = _tokens(1, 7), _tokens(1, 5)
     cache = NEW_CACHE[kind](model.config, 30)
-    answer = _generated(model, first, torch.ones_like(first), past_key_values=cache).sequences
+    answer = _generated(model, first, torch.ones_like(first), **with_cache(model, cache)).sequences
     second = torch.cat([answer, said], dim=1)
-    got = _generated(model, second, torch.ones_like(second), past_key_values=cache)
+    got = _generated(model, second, torch.ones_like(second), **with_cache(model, cache))
     expected = _generated(model, second, torch.ones_like(second), use_cache=False)
     assert torch.equal(got.sequences, expected.sequences)
     _assert_same(
@@ -427,6 +397,6 @@ def test_a_layer_that_does_not_record_its_tokens_is_caught(
     checkpoints: Checkpoints, case: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Planted: where the first layer's pruned attention leaves its slot empty, the check of cached logits fails."""
-    monkeypatch.setattr(modeling_pruned_qwen3, "record_tokens", lambda *args: None)
+    monkeypatch.setattr(hollow_modules, "record_tokens", lambda *args: None)
     with pytest.raises((AssertionError, RuntimeError)):
         test_cached_logits_are_the_uncached_ones(checkpoints, case, kind)

@@ -12,6 +12,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import BitsAndBytesConfig, Qwen3Config
+from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP
 
 from harness.references import identity_reference, reference_logits
 from harness.tiny import TinySpec
@@ -126,7 +127,7 @@ def test_quantised_while_loading(checkpoints: Checkpoints, bits: str, tied: bool
     model = load_pruned(pruned, **_quantised(bits, **options))
     reference = identity_reference(base, PLAN.self_attn, PLAN.mlp, **_quantised(bits, **options))
     hollow = model.pruned_linear_names()
-    assert _linears(model) == _linears(reference) | dict.fromkeys(hollow, "Linear")
+    assert _linears(model) == {name: kind for name, kind in _linears(reference).items() if name not in hollow}
     quantised = [name for name, kind in _linears(model).items() if kind == f"Linear{bits.replace('8bit', '8bitLt')}"]
     skipped = ["q_proj"] if options else []
     assert [name.rpartition(".")[2] for name in quantised if "layers.3." in name] == [
@@ -373,9 +374,7 @@ def _pickled_weights_beside(root: Path) -> dict[str, Any]:
     "model that it names: move it to a directory of its own"
 )
 def _adapter_beside(root: Path) -> None:
-    model = load_pruned(root)
-    config = LoraConfig(target_modules="all-linear", exclude_modules=model.pruned_linear_names())
-    get_peft_model(model, config).save_pretrained(root)
+    get_peft_model(load_pruned(root), LoraConfig(target_modules="all-linear")).save_pretrained(root)
 
 
 @_refused("{root} holds custom_generate, code that some versions of transformers would run: remove it")
@@ -418,13 +417,13 @@ def test_an_unpruned_checkpoint_is_refused(checkpoints: Checkpoints) -> None:
 def test_a_flag_that_is_lost_is_noticed(checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: a model that builds the right modules but would not skip one of them never reaches inference."""
     _, pruned = checkpoints(TinySpec(), PLAN)
-    original = PrunedQwen3DecoderLayer.__init__
+    original = PrunedQwen3DecoderLayer.prune
 
-    def forgetful(layer: PrunedQwen3DecoderLayer, config: PrunedQwen3Config, layer_idx: int) -> None:
-        original(layer, config, layer_idx)
-        layer.prune_mlp = False
+    def forgetful(layer: Any, skipped: frozenset[str], layer_idx: int) -> None:
+        original(layer, skipped, layer_idx)
+        layer.mlp.__class__ = Qwen3MLP
 
-    monkeypatch.setattr(PrunedQwen3DecoderLayer, "__init__", forgetful)
+    monkeypatch.setattr(PrunedQwen3DecoderLayer, "prune", forgetful)
     with pytest.raises(CheckpointError) as error:
         load_pruned(pruned)
     assert str(error.value) == (

@@ -3,6 +3,7 @@
 """Qwen3 that skips sub-layers: `skip_attention` and `skip_mlp` in config.json list the indexes of their layers."""
 
 from torch import nn
+from transformers import Cache
 from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer, Qwen3ForCausalLM, Qwen3Model
 
 
@@ -20,43 +21,26 @@ class SkippingQwen3DecoderLayer(Qwen3DecoderLayer):
         if self.skip_mlp:
             del self.mlp
 
-    def forward(
-        self,
-        hidden_states,
-        attention_mask=None,
-        position_ids=None,
-        past_key_values=None,
-        use_cache=False,
-        position_embeddings=None,
-        **kwargs,
-    ):
+    def forward(self, hidden_states, **kwargs):
         """Run the sub-layers that are there; hidden states are (batch, tokens, hidden size)."""
         if self.skip_attention:
-            self.fill_cache(hidden_states, past_key_values, kwargs.get("cache_position"))
+            self.fill_cache(hidden_states, kwargs)
         else:
-            attended, _ = self.self_attn(
-                hidden_states=self.input_layernorm(hidden_states),
-                position_embeddings=position_embeddings,
-                attention_mask=attention_mask,
-                position_ids=position_ids,
-                past_key_values=past_key_values,
-                use_cache=use_cache,
-                **kwargs,
-            )
+            attended, _ = self.self_attn(hidden_states=self.input_layernorm(hidden_states), **kwargs)
             hidden_states = hidden_states + attended
         if not self.skip_mlp:
             hidden_states = hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))
         return hidden_states
 
-    def fill_cache(self, hidden_states, past_key_values, cache_position):
+    def fill_cache(self, hidden_states, kwargs):
         """Write ones as the keys and values of skipped tokens: the cache's length and masks are asked of its layers."""
-        if past_key_values is None:
+        cache = next((each for each in kwargs.values() if isinstance(each, Cache)), None)
+        if cache is None:
             return
         batch, tokens = hidden_states.shape[:2]
         heads, width = self.head_shape
         ones = hidden_states.new_ones((batch, heads, tokens, width))
-        cache_kwargs = () if cache_position is None else ({"cache_position": cache_position},)
-        past_key_values.update(ones, ones, self.layer_idx, *cache_kwargs)
+        cache.update(ones, ones, self.layer_idx, kwargs)
 
 
 class SkippingQwen3Model(Qwen3Model):

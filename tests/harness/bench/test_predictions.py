@@ -19,6 +19,7 @@ from harness.bench.predictions import (
     step_bytes,
     visible_pairs,
 )
+from harness.forward import with_cache
 from harness.strategies import plans, tiny_specs
 from harness.tiny import config_dict
 from pruning import PrunedQwen3ForCausalLM, PrunePlan
@@ -43,7 +44,7 @@ def models(draw: st.DrawFn) -> tuple[Any, PrunePlan]:
 def counted(model: Any, ids: torch.Tensor, cache: DynamicCache) -> int:
     """The multiply-adds of one pass, as torch counts them; those of the rotary embedding left out."""
     with FlopCounterMode(display=False) as counter:
-        model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        model(input_ids=ids, use_cache=True, logits_to_keep=1, **with_cache(model, cache))
     of_rotary = sum(sum(each.values()) for name, each in counter.get_flop_counts().items() if "rotary" in name)
     return (counter.get_total_flops() - of_rotary) // 2
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers
 from packaging.version import Version
+from transformers import Cache
 
 from harness.faults.code_edits import edit_foreign
 from harness.faults.loading import plant_and_load
@@ -71,8 +72,7 @@ def _ignore_the_mask(model: Any) -> None:
 
 def _ignore_the_mask_of_steps(model: Any) -> None:
     def ones(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        cache = kwargs.get("past_key_values")
-        if cache is None or not cache.get_seq_length():
+        if not any(isinstance(each, Cache) and each.get_seq_length() for each in kwargs.values()):
             return args, kwargs
         return args, kwargs | {"attention_mask": _all_ones(kwargs.get("attention_mask"))}
 

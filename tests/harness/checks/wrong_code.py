@@ -4,7 +4,7 @@ from harness.faults.code_edits import Edit
 
 _END = "        return hidden_states\n\n    def fill_cache"
 _DELETED = "        if self.skip_attention:\n            del self.self_attn\n"
-_FILL = '            self.fill_cache(hidden_states, past_key_values, kwargs.get("cache_position"))\n'
+_FILL = "            self.fill_cache(hidden_states, kwargs)\n"
 _CLASS_BEGINS = '    """Qwen3Model with skipping layers."""\n'
 
 
@@ -23,9 +23,16 @@ def _in_place_of_mlp(expression: str) -> Edit:
 _COUNTS = "setattr(self, 'passes', getattr(self, 'passes', 0) + 1)"
 _NOISE = "hidden_states.new_empty(hidden_states.shape).normal_()"
 _ONE_MORE: Edit = ("(batch, heads, tokens, width)", "(batch, heads, tokens + 1, width)")
-_MASK = "attention_mask=attention_mask,\n                position_ids"
+_ATTENDS = "hidden_states=self.input_layernorm(hidden_states), **kwargs"
 _LOUDER_MLP: Edit = ("hidden_states + self.mlp(", "hidden_states + 1.1 * self.mlp(")
 _CLAMPED = _returns("hidden_states.clamp(-2, 2)")
+_CACHED = "sum(each.get_seq_length() for each in kwargs.values() if isinstance(each, Cache))"
+
+
+def _no_mask_where(condition: str) -> Edit:
+    return (_ATTENDS, f'{_ATTENDS} | ({{"attention_mask": None}} if {condition} else {{}})')
+
+
 _BUFFER: tuple[Edit, ...] = (
     ("from torch import nn\n", "import torch\nfrom torch import nn\n"),
     (_DELETED, f"        self.register_buffer('gain', torch.ones(1), persistent=False)\n{_DELETED}"),
@@ -78,17 +85,11 @@ WRONG: dict[str, tuple[tuple[Edit, ...], list[str]]] = {
     "one token too many is cached": ((_ONE_MORE,), ["cache"]),
     "clamped, and one token too many is cached": ((_CLAMPED, _ONE_MORE), ["code", "cache"]),
     "wrong once 40 tokens are cached": (
-        (_louder_if("past_key_values is not None and past_key_values.get_seq_length() > 40"),),
+        (_louder_if(f"{_CACHED} > 40"),),
         ["cache"],
     ),
-    "no mask in layer 2": (
-        ((_MASK, _MASK.replace("=attention_mask", "=attention_mask if self.layer_idx != 2 else None")),),
-        ["code"],
-    ),
-    "no mask in steps": (
-        ((_MASK, _MASK.replace("=attention_mask", "=attention_mask if hidden_states.shape[1] > 1 else None")),),
-        ["code"],
-    ),
+    "no mask in layer 2": ((_no_mask_where("self.layer_idx == 2"),), ["code"]),
+    "no mask in steps": ((_no_mask_where("hidden_states.shape[1] == 1"),), ["code"]),
     "doubled in place of a pruned mlp": ((_in_place_of_mlp("hidden_states * 2"),), ["residual"]),
     "dropped in place of a pruned mlp": ((_in_place_of_mlp("hidden_states * 0"),), ["residual"]),
     "doubled in place of a pruned attention": (

@@ -13,6 +13,7 @@ from transformers import DynamicCache, PreTrainedModel, StaticCache
 from harness.faults import Fault, SoundVariant
 from harness.faults.checkpoint_files import config_of
 from harness.faults.loading import from_auto, from_own_code, scratch_checkpoint
+from harness.forward import with_cache
 from harness.references import identity_reference
 from harness.tolerances import assert_logits_close
 from pruning import PrunePlan
@@ -84,8 +85,8 @@ def cached(model: Any, kind: str, mask: torch.Tensor = EVERY_TOKEN) -> torch.Ten
             IDS[:, start:end],
             attention_mask=mask[:, :end],
             position_ids=None if mask.all() else positions(mask)[:, start:end],
-            past_key_values=cache,
             use_cache=True,
+            **with_cache(model, cache),
         )
         logits.append(output.logits)
         start = end
