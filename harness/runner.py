@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .checks.check import Check, FaultFound, NotChecked
+from .checks.check import Check, FaultFound, NotChecked, Undecided
 from .loading_modes import LoadingMode
 from .memory import available_bytes, too_large
 from .panics import panics_as_errors
@@ -86,6 +86,8 @@ def run_check(check: Check, target: Any) -> tuple[CheckRecord, tuple[FoundFault,
             numbers = dict(check.run(target) or {})
     except NotChecked as error:
         outcome, reason = "skipped", str(error)
+    except Undecided as error:
+        outcome, reason = "undecided", str(error)
     except FaultFound as error:
         outcome, reason, found, numbers = "failed", str(error), error.faults, dict(error.numbers)
     except Exception as error:  # no error of ours, or of the code that is judged, costs the rest of the report

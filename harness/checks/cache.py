@@ -7,7 +7,8 @@
 | none | yes | | | | yes | yes |
 
 What is fed in pieces is compared with the reference fed in the same pieces, in every precision. What `generate` does
-by itself is compared, in plain float32, with the reference's logits of the same tokens without a cache.
+by itself is compared, in plain float32, with the reference's logits of the same tokens without a cache. Before either,
+the reference itself must pass the same test: see `reference_exam`.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ from .candidate import candidate_runs
 from .check import FaultFound, NotChecked, Numbers
 from .explain_cache import Observe, cache_differs
 from .logits import operation_of
+from .reference_exam import reference_observed
 from .repetition import compares_passes
 
 KINDS: Final = ("dynamic", "static", "none")
 _NEW_TOKENS: Final = 4
 _TOKENS: Final = 14  # all at once; in tiny models longer than the sliding window
 _LONG: Final = 96
-_AMPLIFICATION: Final = 3.0  # between two models that are as far from their own uncached logits
 
 
 def _batch(session: Session, use: str) -> TokenBatch:
@@ -113,16 +114,12 @@ def cache(session: Session, kind: str, use: str) -> Numbers:
 def _check_pieces(session: Session, kind: str, use: str) -> dict[str, float]:
     batch = _batch(session, use)
 
-    def observe(model: Any, tokens: TokenBatch) -> list[Observed]:
+    def observe(model: Any, tokens: TokenBatch = batch) -> list[Observed]:
         return _PIECEWISE[use](model, kind, tokens)
 
+    expected = reference_observed(session, observe, f"through a {kind} cache ({use})", _operation(kind))
     with candidate_runs(session, cached=True, batch=batch):
-        got = observe(session.model, batch)
-    with session.pruned_reference() as reference:
-        try:
-            expected = observe(reference, batch)
-        except Exception as error:  # what transformers itself cannot do in this version
-            raise NotChecked(f"the reference itself fails: {error}") from None
+        got = observe(session.model)
     how = "the reference through the same cache"
     logits = [each.got for each in expected]
     return _compare(session, kind, use, got, logits, how, operation_of(session), partial(observe, session.model))
@@ -132,34 +129,24 @@ def _check_generated(session: Session, kind: str, use: str) -> dict[str, float]:
     batch = _batch(session, use)
     options = {"max_new_tokens": _NEW_TOKENS, "num_beams": _GENERATED[use], **_OPTIONS[kind]}
 
-    def observe(tokens: TokenBatch, model: Any = session.model) -> list[Observed]:
+    def observe(model: Any, tokens: TokenBatch = batch) -> list[Observed]:
         steps = generated_steps(model, tokens, **options)
         return [
             Observed(with_new_tokens(tokens, ids), log_probabilities[:, None], is_step=True)
             for ids, log_probabilities in steps
         ]
 
+    reference_observed(session, observe, f"in generate, {kind} cache ({use})", _operation(kind))
     with candidate_runs(session, cached=True, batch=batch):
-        got = observe(batch)
+        got = observe(session.model)
     with session.pruned_reference() as reference:
         expected = [each.without_cache(reference) for each in got]
-    operation = "static_cache" if kind == "static" else "cached"
     how = "the reference without a cache on the tokens that generate chose"
-    try:
-        return _compare(session, kind, use, got, expected, how, operation, observe)
-    except FaultFound:
-        # Rounding grows in a model that its plan has ruined, and some settings no cache of transformers gets right.
-        with session.pruned_reference() as reference:
-            theirs = observe(batch, reference)
-            own = _largest_difference(theirs, [each.without_cache(reference) for each in theirs])
-        if not _largest_difference(got, expected) <= _AMPLIFICATION * own:
-            raise
-        raise NotChecked(f"the reference leaves its own uncached logits as far, by {own:.3g}") from None
+    return _compare(session, kind, use, got, expected, how, _operation(kind), partial(observe, session.model))
 
 
-def _largest_difference(observed: Sequence[Observed], expected: Sequence[Tensor]) -> float:
-    pairs = zip(observed, expected, strict=True)
-    return max(float((each.got - should)[each.mask].abs().max()) for each, should in pairs)
+def _operation(kind: str) -> str:
+    return "static_cache" if kind == "static" else "cached"
 
 
 def _compare(

@@ -17,6 +17,7 @@ from harness.tolerances import assert_logits_close, tolerance
 from .candidate import candidate_logits
 from .check import FaultFound, NotChecked, Numbers
 from .explain import logits_differ
+from .reference_exam import require_agreement
 from .repetition import compares_passes
 
 _STOCK_KERNELS: Final = ("transformers.models.", "torch.nn.", "bitsandbytes.", "peft.")
@@ -28,6 +29,7 @@ _WITHOUT_BASE = "without --base there are no logits of the unpruned model's weig
 def identity(session: Session, kind: str) -> Numbers:
     """On this kind of batch the logits are those of the base without the pruned sub-layers, equally loaded."""
     batch = BATCHES[kind](session)
+    require_agreement(session, batch)
     got = candidate_logits(session, batch)
     with (
         session.pruned_reference() as reference,

@@ -46,7 +46,7 @@ def repeatable(session: Session) -> Numbers:
 
 @compares_passes
 def called_parts(session: Session) -> Numbers:
-    """A forward pass calls every kept sub-layer with its norm, and no pruned one."""
+    """A forward pass calls every kept sub-layer with its norm; a pruned one holds nothing and puts out zeros, if called."""
     expected_layers = int(session.subject.config["num_hidden_layers"])
     layers = decoder_layers(session.model)
     if not layers:
@@ -62,6 +62,9 @@ def called_parts(session: Session) -> Numbers:
     running = {part for part in called & pruned if part[1] in NORM_OF}
     norms = called & pruned - running
     effective = running_parts(session.model, running, batch) if running else set()
+    # What holds nothing and puts out zeros is the place of something pruned, which the stock layer calls with its norm.
+    places = {part for part in running - effective if not _holds_values(part_of(layers[part[0]], part[1]))}
+    running -= places
     if running and (not effective or _without_effect(session, effective, batch)):
         session.subject.findings.append(
             f"{len(running)} pruned sub-layer(s) run, and what they give is thrown away: {named(running)}"
@@ -73,6 +76,7 @@ def called_parts(session: Session) -> Numbers:
     idle = {part for part in kept & there - called if not _matters(session, part)}
     if wrong or idle:
         raise FaultFound(*call_faults(session, wrong, idle, batch))
+    norms -= {(layer_idx, NORM_OF[name]) for layer_idx, name in places}
     if norms:
         session.subject.findings.append(
             f"{len(norms)} norm(s) of pruned sub-layers run, without effect: {named(norms)}"
@@ -113,6 +117,10 @@ def poison(session: Session) -> Numbers:
     if before_cached is not None and (changed := _changed(session, before_cached, after_cached)):
         raise FaultFound(_matters_fault(MATTERS_CACHED, " of steps through a cache", changed, how))
     return {"poisoned": count}
+
+
+def _holds_values(module: nn.Module | None) -> bool:
+    return module is not None and any(not tensor.is_meta for tensor in (*module.parameters(), *module.buffers()))
 
 
 def _changed(session: Session, before: Tensor, after: Tensor | None) -> str | None:

@@ -21,7 +21,7 @@ FAMILIES = (
     "precision", "quantisation", "offload", "tokenizer", "padding", "adapter", "values", "unexplained",
 )  # fmt: skip
 
-Outcome = Literal["passed", "failed", "skipped"]
+Outcome = Literal["passed", "failed", "error", "undecided", "skipped"]
 Verdict = Literal["sound", "faulty", "undecided"]
 
 EXIT_CODES: Mapping[Verdict, int] = {"sound": 0, "faulty": 1, "undecided": 2}
