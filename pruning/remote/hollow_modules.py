@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.cache_utils import Cache, StaticLayer
 
-# Slots of 4.57 are initialised by keys alone and shape their values like them; later ones take both as they come
+# Static slots of 4.57 are shaped by keys alone, and their values like them; later ones take both as they come
 # (transformers 4.57.6 and 5.0.0, `cache_utils.py`, `lazy_initialization`; the count includes `self`).
-_WIDTH_OF_VALUES = 1 if CacheLayerMixin.lazy_initialization.__code__.co_argcount < 3 else 0
+_VALUES_ARE_SHAPED_LIKE_KEYS = StaticLayer.lazy_initialization.__code__.co_argcount < 3
 
 
 def hollow_out(module: nn.Module) -> None:
@@ -163,10 +163,13 @@ def record_tokens(
     slots = kv_cache.layers
     slot: Any = slots[layer_idx] if layer_idx < len(slots) else None
     keys = hidden_states.new_ones((batch, 1, new_tokens, 1))
-    values = keys[..., :_WIDTH_OF_VALUES]
+    values = keys[..., :0]
     shaped = getattr(slot, "keys", None)
     if shaped is not None and shaped.dim() == 4:
         # The slot may have been given its shape by someone else (`Cache.early_initialization`).
         keys = keys.expand(batch, shaped.shape[1], new_tokens, shaped.shape[3])
         values = keys.new_zeros(()).expand(batch, slot.values.shape[1], new_tokens, slot.values.shape[3])
+    elif _VALUES_ARE_SHAPED_LIKE_KEYS and isinstance(slot, StaticLayer):
+        slot.lazy_initialization(keys)  # type: ignore[call-arg]
+        slot.values = slot.values[..., :0].clone()
     kv_cache.update(keys, values, layer_idx, kwargs or {})
