@@ -18,6 +18,7 @@ from torch import Tensor
 from harness.forward import TokenBatch, uncached_logits
 from harness.self_agreement import Observed
 from harness.session import Session, first_line
+from harness.text_generation import Speech
 from harness.tolerances import tolerance
 
 from .check import NotChecked, Undecided
@@ -54,6 +55,20 @@ def require_agreement(session: Session, batch: TokenBatch) -> None:
         )
     if (failure := session.memory[key]) is not None:
         raise Undecided(failure)
+
+
+def require_own_words(session: Session, speech: Speech) -> None:
+    """Raise Undecided unless the reference chose each token of its `speech` by what it computes without a cache."""
+    allowed = tolerance(session.mode.precision, "cached").relative
+    for said in speech.said:
+        if said.step_logits is not None:
+            whole = torch.ones(len(said.new_ids), dtype=torch.bool)
+            distance = _distance(said.step_logits, speech.logits_of_new(said), whole)
+            if not distance <= allowed:
+                raise Undecided(
+                    "the reference fails its own test, generating text: it is off from its own logits without a cache "
+                    f"by {distance:.3g} of the largest, allowed {allowed:.3g}; so it decides nothing"
+                )
 
 
 def _examined(session: Session, use: Use, what: str, operation: str) -> tuple[Sequence[Observed], str | None]:
@@ -110,7 +125,7 @@ def _zero_weight_reference(session: Session) -> Iterator[Any]:
 
 
 def _distance(got: Tensor, expected: Tensor, mask: Tensor) -> float:
-    """Return the largest difference of two tensors (rows, tokens, vocabulary), relative to the largest expected."""
+    """Return the largest difference of two tensors, relative to the largest expected, where `mask` is true."""
     if got.shape != expected.shape:
         return float("inf")
     if not mask.any():

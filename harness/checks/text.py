@@ -25,6 +25,7 @@ from .explain import logits_differ
 from .explain_cache import text_differs
 from .generation_settings import settings_told_otherwise
 from .logits import operation_of
+from .reference_exam import require_own_words
 from .repetition import compares_passes
 
 Prompts = Sequence[str | list[int]]
@@ -41,6 +42,7 @@ def text(session: Session, how: str) -> Numbers:
         prompts = prompts[:2]  # slow on a CPU
     options: dict[str, Any] = {"max_new_tokens": _NEW_TOKENS, "temperature": _TEMPERATURES[how]}
     expected = _reference_speaks(session, prompts, tokenizer, **options)
+    require_own_words(session, expected)
     said = _candidate_speaks(session, prompts, tokenizer, **options)
     # What plan and precision cost is asked once: it is the same however the next token is chosen.
     ask_for_costs = session.has_base and how == "greedy"

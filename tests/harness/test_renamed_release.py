@@ -1,7 +1,6 @@
 """Upstream renames the cache once more: core and judge stay right, and what is wrong is still found."""
 
 import inspect
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,12 @@ IDS = torch.randint(3, 60, (2, 9), generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture
-def checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, Path]]:
+def checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     """An unpruned and a pruned checkpoint, under the renamed release."""
     base = write_tiny_checkpoint(TinySpec(layers=4), tmp_path / "base")
     prune_checkpoint(base, tmp_path / "pruned", PLAN, sync=False)
     rename_the_cache(monkeypatch, tmp_path)
-    yield base, tmp_path / "pruned"
+    return base, tmp_path / "pruned"
 
 
 def _judged(base: Path, checkpoint: Path, keyword: str) -> Report:
