@@ -46,7 +46,7 @@ def repeatable(session: Session) -> Numbers:
 
 @compares_passes
 def called_parts(session: Session) -> Numbers:
-    """A forward pass calls every kept sub-layer with its norm; a pruned one that is called holds nothing, adds nothing."""
+    """A forward pass calls every kept sub-layer with its norm; a pruned one may be called if it adds nothing."""
     expected_layers = int(session.subject.config["num_hidden_layers"])
     layers = decoder_layers(session.model)
     if not layers:

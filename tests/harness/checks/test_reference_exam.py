@@ -50,7 +50,7 @@ def _forgetting_attention(forward: Callable[..., Any]) -> Callable[..., Any]:
 def test_what_upstream_computes_wrong_is_a_finding(
     case: Callable[[str], Case], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Planted: where the stock model decodes wrong by itself, a sound checkpoint is undecided, and upstream is named."""
+    """Planted: where the stock model decodes wrong by itself, the check is undecided, and upstream is named."""
     attention = modeling_qwen3.Qwen3Attention
     monkeypatch.setattr(attention, "forward", _forgetting_attention(attention.forward))
     report = _judged(case("tied"), CACHE)
@@ -104,7 +104,7 @@ def test_references_that_disagree_decide_nothing(
 
 
 def test_words_that_the_reference_does_not_mean(case: Callable[[str], Case], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Planted: text of a reference that chooses its tokens by other logits than it has without a cache is no measure."""
+    """Planted: a reference that chooses tokens by other logits than it has without a cache says nothing of a text."""
     attention = modeling_qwen3.Qwen3Attention
     monkeypatch.setattr(attention, "forward", _forgetting_attention(attention.forward))
     report = _judged(case("tied"), "text.greedy")
