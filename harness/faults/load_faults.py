@@ -133,10 +133,9 @@ def _adapter_on_another_layer(checkpoint: Path) -> Iterator[PreTrainedModel]:
 
 
 @contextmanager
-def _adapter_on_pruned(checkpoint: Path) -> Iterator[PreTrainedModel]:
-    pruned = min(plan_of(config_of(checkpoint))[1])
+def _adapter_of_the_base(checkpoint: Path) -> Iterator[PreTrainedModel]:
     with plant_and_load()(checkpoint) as model:
-        yield _add_adapter(model, f"model.layers.{pruned}.mlp.up_proj")
+        yield _add_adapter(model, "up_proj")
 
 
 _LAYER_0 = "a pruned self_attn of layer 0 leaves the cache alone, which answers for its length from there; it shows "
@@ -254,10 +253,11 @@ FAULTS = (
         id="adapter-on-pruned:skipped",
         family="adapter",
         where="load",
-        symptom="error, with gradients",
-        description="a LoRA adapter is attached to a pruned mlp of prunecheck's own class, which has no device",
+        symptom="drift",
+        description="a LoRA adapter that was trained on the unpruned model is attached to prunecheck's own class, where "
+        "its part for a pruned mlp has no place",
         needs=package("peft"),
-        requires=all_of(own_code, pruned_mlp),
-        load=_adapter_on_pruned,
+        requires=all_of(own_code, pruned_mlp, kept_mlp),
+        load=_adapter_of_the_base,
     ),
 )

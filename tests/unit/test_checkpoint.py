@@ -28,7 +28,13 @@ from tests.unit.checkpoints import (
     write_weights,
 )
 
-CODE_FILES = ["configuration_pruned_qwen3.py", "modeling_pruned_qwen3.py", "hollow_modules.py", "per_layer_skip.py"]
+CODE_FILES = [
+    "configuration_pruned_qwen3.py",
+    "modeling_pruned_qwen3.py",
+    "hollow_modules.py",
+    "per_layer_skip.py",
+    "pruned_models.py",
+]
 PLAN = PrunePlan(self_attn=(0, 2), mlp=(1, 2))
 
 
@@ -206,6 +212,7 @@ def test_the_config(tmp_path):
         "architectures": ["PrunedQwen3ForCausalLM"],
         "auto_map": {
             "AutoConfig": "configuration_pruned_qwen3.PrunedQwen3Config",
+            "AutoModel": "modeling_pruned_qwen3.PrunedQwen3Model",
             "AutoModelForCausalLM": "modeling_pruned_qwen3.PrunedQwen3ForCausalLM",
         },
         "per_layer_config": {

@@ -53,7 +53,12 @@ def forbidden_imports(module, source, *, is_package=False):
     if packages_of([module]) == {"pruning"}:
         forbidden |= {"harness", "pytest", "_pytest", "hypothesis", "pytest_prunecheck"}
         runs_the_model = module == "pruning.loader" or module.startswith(
-            ("pruning.remote.configuration_", "pruning.remote.modeling_", "pruning.remote.hollow_")
+            (
+                "pruning.remote.configuration_",
+                "pruning.remote.modeling_",
+                "pruning.remote.hollow_",
+                "pruning.remote.pruned_",
+            )
         )
         if not runs_the_model:
             forbidden |= {"torch", "transformers", "safetensors", "accelerate", "numpy"}

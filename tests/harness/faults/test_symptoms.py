@@ -30,7 +30,6 @@ from tests.harness.faults.observing import (
 
 # Faults whose symptom takes more than a look at one model; each has a test of its own below.
 OWN_TESTS = {
-    "adapter-on-pruned:skipped",
     "dtype-lost",
     "eos-or-template-lost",
     "eos-or-template-lost:template",
@@ -215,16 +214,6 @@ def test_padding_read_as_text(case):
         got, expected = uncached(model, LEFT_PADDED), uncached(reference, LEFT_PADDED)
         assert differ(got[:1], expected[:1], LEFT_PADDED[:1])
         assert_same(got[1:], expected[1:], "the row without padding", LEFT_PADDED[1:], operation="padding")
-
-
-@pytest.mark.skipif(FAULTS["adapter-on-pruned"].needs() is not None, reason="peft is not installed")
-def test_adapter_on_a_skipped_module(case):
-    """An adapter on a pruned module is refused by the first pass that learns."""
-    with (
-        loaded(FAULTS["adapter-on-pruned:skipped"], case("full").sound) as model,
-        pytest.raises(RuntimeError, match="adapts a pruned module"),
-    ):
-        model(IDS)
 
 
 def test_scaled_activations_change_nothing_else(case):
