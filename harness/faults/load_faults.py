@@ -254,8 +254,8 @@ FAULTS = (
         family="adapter",
         where="load",
         symptom="drift",
-        description="a LoRA adapter that was trained on the unpruned model is attached to prunecheck's own class, where "
-        "its part for a pruned mlp has no place",
+        description="a LoRA adapter that was trained on the unpruned model is attached to prunecheck's own class, "
+        "where its part for a pruned mlp has no place",
         needs=package("peft"),
         requires=all_of(own_code, pruned_mlp, kept_mlp),
         load=_adapter_of_the_base,
