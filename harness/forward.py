@@ -146,6 +146,11 @@ def part_of(layer: nn.Module, name: str) -> nn.Module | None:
     return part if isinstance(part, nn.Module) else None
 
 
+def holds_values(module: nn.Module | None) -> bool:
+    """Return whether a module has a parameter or buffer with values; what has none can only pass on, or make up."""
+    return module is not None and any(not tensor.is_meta for tensor in (*module.parameters(), *module.buffers()))
+
+
 @contextmanager
 def silent_parts(model: nn.Module, parts: Collection[tuple[int, str]]) -> Iterator[set[tuple[int, str]]]:
     """Record, within the `with`, which of these parts put out zeros alone whenever they are called."""

@@ -12,7 +12,7 @@ from dataclasses import replace
 from torch import nn
 
 from harness.batches import BATCHES
-from harness.forward import TokenBatch, decoder_layers, part_of, uncached_logits, unpadded
+from harness.forward import TokenBatch, decoder_layers, holds_values, part_of, uncached_logits, unpadded
 from harness.layer_by_layer import not_passed_on, without_the_mask
 from harness.measurements import (
     adds_its_norm,
@@ -146,7 +146,7 @@ def _by_buffers(session: Session, batch: TokenBatch, seen: str) -> FoundFault | 
 def _by_calls(session: Session, batch: TokenBatch, seen: str) -> FoundFault | None:
     running = pruned_that_run(session, batch)
     layers = decoder_layers(session.model)
-    if not running or any(isinstance(part_of(layers[index], name), nn.Identity) for index, name in running):
+    if not running or not all(holds_values(part_of(layers[index], name)) for index, name in running):
         return None
     names = {f"layers.{layer_idx}.{name}" for layer_idx, name in running}
     config = session.subject.stored.config or {}

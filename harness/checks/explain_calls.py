@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from torch import nn
-
-from harness.forward import TokenBatch, decoder_layers, part_of, silenced, uncached_logits
+from harness.forward import TokenBatch, decoder_layers, holds_values, part_of, silenced, uncached_logits
 from harness.reporting.report import FoundFault
 from harness.session import Session
 from harness.subject import NORM_OF
@@ -40,11 +38,11 @@ def call_faults(
         )  # fmt: skip
     class_name = type(session.model).__name__
     layers = decoder_layers(session.model)
-    identities = {part for part in sublayers if isinstance(part_of(layers[part[0]], part[1]), nn.Identity)}
+    identities = {part for part in sublayers if not holds_values(part_of(layers[part[0]], part[1]))}
     if identities:
         yield fault(
             "residual", "pruned-norm-still-added",
-            f"{named(identities)} is an Identity that runs: what its norm gives is added to the residual stream",
+            f"{named(identities)} holds nothing and runs: what its norm gives is added to the residual stream",
             remedy="Skip norm, module and residual add together: x + norm(x) is not x.",
         )  # fmt: skip
     elif sublayers:

@@ -9,9 +9,10 @@ from typing import Final
 from torch import Tensor, nn
 
 from harness.batches import BATCHES
-from harness.forward import TokenBatch, decoder_layers, residual_stream, uncached_logits
+from harness.forward import TokenBatch, decoder_layers, holds_values, part_of, residual_stream, uncached_logits
 from harness.reporting.divergence import layer_number
 from harness.session import Session
+from harness.subject import NORM_OF
 from harness.tolerances import assert_logits_close, tolerance
 
 from .candidate import candidate_logits
@@ -93,12 +94,20 @@ def compare(
 
 def operation_of(session: Session) -> str:
     """Return the row of the table that holds: code that is not transformers' own may sum in another order."""
-    inside = (part for layer in decoder_layers(session.model) for part in layer.modules() if part is not layer)
+    layers = decoder_layers(session.model)
+    inside = (part for layer in layers for part in layer.modules() if part is not layer)
     leaves = (part for part in session.model.modules() if next(part.children(), None) is None)
+    # A norm in front of what holds nothing computes nothing that is read, whoever wrote it.
+    unread = [
+        part_of(layer, norm)
+        for layer in layers
+        for name, norm in NORM_OF.items()
+        if not holds_values(part_of(layer, name))
+    ]
     stock = all(
         type(part).__module__.startswith(_STOCK_KERNELS)
         for part in (*inside, *leaves)
-        if next(part.parameters(), None) is not None  # what holds nothing is the place of something pruned
+        if next(part.parameters(), None) is not None and not any(part is each for each in unread)
     )
     return "reference" if stock else "attention_implementation"
 

@@ -16,6 +16,7 @@ from harness.forward import (
     cached_logits,
     calls,
     decoder_layers,
+    holds_values,
     part_of,
     uncached_logits,
 )
@@ -63,8 +64,9 @@ def called_parts(session: Session) -> Numbers:
     norms = called & pruned - running
     effective = running_parts(session.model, running, batch) if running else set()
     # What holds nothing and puts out zeros is the place of something pruned, which the stock layer calls with its norm.
-    places = {part for part in running - effective if not _holds_values(part_of(layers[part[0]], part[1]))}
+    places = {part for part in running - effective if not holds_values(part_of(layers[part[0]], part[1]))}
     running -= places
+    norms -= {(layer_idx, NORM_OF[name]) for layer_idx, name in places}
     if running and (not effective or _without_effect(session, effective, batch)):
         session.subject.findings.append(
             f"{len(running)} pruned sub-layer(s) run, and what they give is thrown away: {named(running)}"
@@ -76,7 +78,6 @@ def called_parts(session: Session) -> Numbers:
     idle = {part for part in kept & there - called if not _matters(session, part)}
     if wrong or idle:
         raise FaultFound(*call_faults(session, wrong, idle, batch))
-    norms -= {(layer_idx, NORM_OF[name]) for layer_idx, name in places}
     if norms:
         session.subject.findings.append(
             f"{len(norms)} norm(s) of pruned sub-layers run, without effect: {named(norms)}"
@@ -117,10 +118,6 @@ def poison(session: Session) -> Numbers:
     if before_cached is not None and (changed := _changed(session, before_cached, after_cached)):
         raise FaultFound(_matters_fault(MATTERS_CACHED, " of steps through a cache", changed, how))
     return {"poisoned": count}
-
-
-def _holds_values(module: nn.Module | None) -> bool:
-    return module is not None and any(not tensor.is_meta for tensor in (*module.parameters(), *module.buffers()))
 
 
 def _changed(session: Session, before: Tensor, after: Tensor | None) -> str | None:
