@@ -17,7 +17,6 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from pruning.loader import hub_kernel
-from pruning.state_dict import sublayer_of
 
 from .bare_state_dict import completed
 from .checkpoint_code import cannot_be_imported
@@ -27,6 +26,7 @@ from .references import load_stock, with_zero_weights, without_sublayers
 from .stock import stock_config_object
 from .stored import canonical_key
 from .subject import Subject, is_under
+from .sublayer_keys import sublayer_of
 
 
 class Session:

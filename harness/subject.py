@@ -13,12 +13,12 @@ from pruning.families import FAMILIES
 from pruning.loader import hub_kernel
 from pruning.plan import SUBLAYERS
 from pruning.source import find_checkpoint
-from pruning.state_dict import sublayer_of
 
 from .checkpoint_code import CheckpointCode, differences_from_manifest, read_code
 from .errors import CannotRun
 from .stock import stock_config, stock_config_object, stock_shapes
 from .stored import StoredCheckpoint, read_stored
+from .sublayer_keys import sublayer_of
 from .text_files import read_json_or_none
 
 MANIFEST_FILE = "pruning.json"

@@ -10,8 +10,8 @@ from transformers import GenerationConfig
 from harness.reporting.report import FoundFault
 from harness.stock import stock_config_object
 from harness.subject import MANIFEST_FILE, PRUNED_MODEL_TYPES, Subject, absent_plan
+from harness.sublayer_keys import sublayer_of
 from pruning import PrunePlan
-from pruning.state_dict import sublayer_of
 
 from .check import FaultFound, NotChecked, Numbers, fault, listed
 

@@ -7,8 +7,8 @@ import torch
 from harness.reporting.report import FoundFault
 from harness.stored import EMBEDDING, HEAD, StoredTensor, canonical_key
 from harness.subject import Subject, absent_plan, is_under
+from harness.sublayer_keys import sublayer_of
 from pruning.plan import SUBLAYERS
-from pruning.state_dict import sublayer_of
 
 from .check import FaultFound, NotChecked, Numbers, fault, listed
 

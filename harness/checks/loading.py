@@ -19,7 +19,7 @@ from harness.reporting.report import FoundFault
 from harness.session import Session, missing_but_kept
 from harness.stored import canonical_key
 from harness.subject import is_under
-from pruning.state_dict import sublayer_of
+from harness.sublayer_keys import sublayer_of
 
 from .candidate import reference_fails
 from .causes import another_class, buffers_wrong, float16_chosen, is_stock, resident_wrong, stock_class

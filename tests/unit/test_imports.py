@@ -50,6 +50,8 @@ def forbidden_imports(module, source, *, is_package=False):
     """Return what a module of ours imports that it must not, by the one-way rules of the repository."""
     names = imported_names(source, module, is_package=is_package)
     forbidden = set()
+    if packages_of([module]) == {"harness"}:
+        forbidden |= {"pruning.state_dict", "pruning.prune_state_dict"}  # the judge has its own matcher of keys
     if packages_of([module]) == {"pruning"}:
         forbidden |= {"harness", "pytest", "_pytest", "hypothesis", "pytest_prunecheck"}
         runs_the_model = module == "pruning.loader" or module.startswith(
@@ -64,7 +66,7 @@ def forbidden_imports(module, source, *, is_package=False):
             forbidden |= {"torch", "transformers", "safetensors", "accelerate", "numpy"}
     if module in ("harness.references", "harness.tolerances"):
         forbidden |= {"pruning"}  # what judges must not lean on what is judged
-    return packages_of(names) & forbidden
+    return (names | packages_of(names)) & forbidden
 
 
 def cycle(imports):
@@ -101,7 +103,7 @@ def imports_within(package):
 
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_point_one_way(module):
-    """`pruning` needs no test library, only the model files need torch, and the references need no `pruning`."""
+    """`pruning` needs no test library, only the model files need torch, references no `pruning`, judges no matcher."""
     path = MODULES[module]
     assert not forbidden_imports(module, path.read_text(), is_package=path.name == "__init__.py")
 
@@ -142,6 +144,10 @@ def test_the_walk_finds_the_modules():
         ("harness.tolerances", "def f():\n    import pruning", {"pruning"}),
         ("harness.references", "import torch, transformers", set()),
         ("harness.plugin", "import pruning, pytest, hypothesis", set()),
+        ("harness.session", "from pruning.state_dict import sublayer_of", {"pruning.state_dict"}),
+        ("harness.checks.keys", "def f():\n    from pruning import state_dict", {"pruning.state_dict"}),
+        ("harness.judge", "from pruning import prune_state_dict", {"pruning.prune_state_dict"}),
+        ("harness.subject", "from .sublayer_keys import sublayer_of", set()),
         ("pruning.plan", "# import harness\n'import torch'", set()),
     ],
 )
