@@ -3,33 +3,48 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
+
+from pruning.released_code import ReleasedFile, released_code
 
 
 @dataclass(frozen=True)
 class CheckpointCode:
     """`auto_map` as config.json has it; `checksums` the sha256 of each Python file by its path.
 
-    `released` is the version of prunecheck whose files these are, byte for byte, None if they are of no release.
+    `released_files` are those, by name, that a load runs, if each is a file of a release of prunecheck, byte for byte;
+    None if others run.
     """
 
     auto_map: Mapping[str, str]
     checksums: Mapping[str, str]
-    released: str | None
+    released_files: Mapping[str, ReleasedFile] | None
 
     @property
     def is_own(self) -> bool:
         """Whether loading the model would run code that is not transformers' own."""
         return bool(self.auto_map)
+
+    @property
+    def released(self) -> str | None:
+        """The version of prunecheck whose files run, several if they are of no single one; None if others run."""
+        if self.released_files is None:
+            return None
+        releases = [file.releases for file in self.released_files.values()]
+        whole = [release for release in releases[0] if all(release in others for others in releases)]
+        return whole[-1] if whole else " and ".join(sorted({release for each in releases for release in each}))
+
+    @property
+    def wrong_from(self) -> str | None:
+        """Since which release of what these files are known to be wrong, such as "transformers 5.24.0"; or None."""
+        files = (self.released_files or {}).values()
+        return next((file.wrong_from for file in files if file.wrong_from is not None), None)
 
 
 def read_code(root: Path, config: Mapping[str, Any]) -> CheckpointCode:
@@ -41,7 +56,7 @@ def read_code(root: Path, config: Mapping[str, Any]) -> CheckpointCode:
         for path in sorted(root.rglob("*.py"))
         if path.is_file()
     }
-    return CheckpointCode(auto_map=auto_map, checksums=checksums, released=_released(auto_map, checksums))
+    return CheckpointCode(auto_map=auto_map, checksums=checksums, released_files=released_code(root, auto_map))
 
 
 def differences_from_manifest(code: CheckpointCode, manifest: Mapping[str, Any] | None) -> list[str]:
@@ -52,7 +67,7 @@ def differences_from_manifest(code: CheckpointCode, manifest: Mapping[str, Any] 
     named = (manifest or {}).get("code")
     if not isinstance(named, dict):
         return []
-    ours = released_code()[code.released] if code.released is not None else {}
+    ours = code.released_files or {}
     others = {name: checksum for name, checksum in sorted(code.checksums.items()) if name not in ours}
     changed = [name for name, checksum in others.items() if named.get(name, checksum) != checksum]
     added = [name for name in others if name not in named]
@@ -129,21 +144,3 @@ def _functions_of(code: CodeType) -> dict[str, list[CodeType]]:
             for name, nested in _functions_of(constant).items():
                 found.setdefault(name, []).extend(nested)
     return found
-
-
-@cache
-def released_code() -> Mapping[str, Mapping[str, str]]:
-    """Return version -> file name -> sha256 of the modeling files of every release of prunecheck."""
-    text = resources.files("harness").joinpath("data", "released_code.json").read_text(encoding="utf-8")
-    content: dict[str, dict[str, str]] = json.loads(text)
-    return content
-
-
-def _released(auto_map: Mapping[str, str], checksums: Mapping[str, str]) -> str | None:
-    """Return the release whose files are exactly these, as long as `auto_map` leads to no other file."""
-    for version, files in released_code().items():
-        modules = {f"{reference.rpartition('.')[0]}.py" for reference in auto_map.values()}
-        # Other files beside them are never imported: `auto_map` leads to these, and they import one another alone.
-        if auto_map and modules <= files.keys() and files.items() <= checksums.items():
-            return version
-    return None

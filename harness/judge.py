@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pruning import PrunePlan
 
+from .carried_code import told_apart
 from .checks.check import Check
 from .conformance import checks, selected
 from .diagnosis import diagnose
@@ -76,7 +77,8 @@ def check_checkpoint(
             judged = run_in_processes(subject, chosen, workers, memory, progress)
         else:
             judged = run_checks(subject, chosen, memory=memory, progress=progress)
-        faults = diagnose(judged.faults)
+        carried, found = told_apart(subject, chosen, judged, memory, progress)
+        faults = carried + diagnose(found)
         faults += faults_of_the_code(subject, judged, {fault.family for fault in faults}, memory)
         faults += faults_of_the_layers(subject, judged, faults, memory)
     options = {

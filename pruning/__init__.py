@@ -3,7 +3,7 @@
 Light to import: each name is loaded when it is first used, and only the models need torch and transformers.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 from typing import TYPE_CHECKING, Any
 

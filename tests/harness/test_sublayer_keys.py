@@ -85,7 +85,7 @@ def test_a_pruner_with_a_wrong_matcher(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What a pruner drops by a wrong matcher is told as lost, though the pruner goes by that matcher while it is judged."""
+    """What a pruner drops by a wrong matcher is told as lost, also while the pruner itself still uses that matcher."""
     pruned = tmp_path / "pruned"
     with monkeypatch.context() as broken:
         breaks(broken)

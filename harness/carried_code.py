@@ -1,0 +1,92 @@
+"""Is the code that a checkpoint carries at fault? What failed is judged again with the present code in its place.
+
+Code of an earlier release of prunecheck can be wrong on a later release of transformers. That it is outdated says
+little: it may be right here. So it is at fault for what passes as soon as it is replaced, and for nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.metadata import version
+
+from pruning import __version__
+from pruning.families import FAMILIES, Family
+
+from .checkpoint_code import read_code
+from .checks.check import Check, fault, listed
+from .reporting.report import FoundFault
+from .runner import Judged, Progress, run_checks
+from .scratch import scratch_folder
+from .stored import CONFIG_FILE
+from .subject import Subject
+
+Found = Mapping[str, tuple[FoundFault, ...]]
+
+
+def told_apart(
+    subject: Subject,
+    chosen: Sequence[Check],
+    judged: Judged,
+    memory: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[tuple[FoundFault, ...], Found]:
+    """Return the fault of the carried code, if it is at fault, and the faults of each check that it does not explain.
+
+    `judged` is what the `chosen` checks came to. Those that load the model and failed run once more.
+    """
+    failed = [check for check in chosen if check.mode is not None and check.name in judged.faults]
+    family = _family_of_outdated_code(subject)
+    if not failed or family is None:
+        return (), judged.faults
+    with _with_present_code(subject, family) as candidate:
+        again = run_checks(candidate, failed, memory=memory, progress=progress)
+    passed = {record.name for record in again.records if record.outcome == "passed"}
+    if not passed:
+        return (), judged.faults
+    left = {name: again.faults.get(name, faults) for name, faults in judged.faults.items() if name not in passed}
+    return (_carried_code_is_wrong(subject, passed, judged.faults),), left
+
+
+def _carried_code_is_wrong(subject: Subject, passed: set[str], found: Found) -> FoundFault:
+    first = next(faults[0] for name, faults in found.items() if name in passed)
+    return fault(
+        "code", "carried-code-is-wrong",
+        f"the code that this checkpoint carries, of prunecheck {subject.code.released}, is wrong on transformers "
+        f"{version('transformers')}",
+        f"with the code of prunecheck {__version__} in its place {len(passed)} failed check(s) pass: {listed(passed)}",
+        f"with the code that it carries: {first.cause}", *first.evidence[:1],
+        remedy=f"Put the present code in its place: prunecheck refresh {subject.root}",
+    )  # fmt: skip
+
+
+def _family_of_outdated_code(subject: Subject) -> Family | None:
+    """Return the family of a checkpoint whose code is of releases of prunecheck, but not the present code; or None."""
+    files = subject.code.released_files
+    model_type = (subject.stored.config or {}).get("model_type")
+    for family in FAMILIES:
+        if files is not None and family.pruned_model_type == model_type:
+            present = family.code_files()
+            is_present = all((subject.root / name).read_bytes() == present.get(name) for name in files)
+            return None if is_present else family
+    return None
+
+
+@contextmanager
+def _with_present_code(subject: Subject, family: Family) -> Iterator[Subject]:
+    """Yield the same checkpoint, of links, as `prunecheck refresh` would leave it."""
+    with scratch_folder() as scratch:
+        # transformers names the modules of a checkpoint's code after its directory, and keeps them in memory.
+        directory = scratch / "with_present_code"
+        directory.mkdir()
+        for path in subject.root.iterdir():
+            if path.suffix != ".py" and path.name != CONFIG_FILE:
+                (directory / path.name).symlink_to(path.resolve())
+        for name, content in family.code_files().items():
+            (directory / name).write_bytes(content)
+        config = {**(subject.stored.config or {}), "auto_map": family.auto_map}
+        (directory / CONFIG_FILE).write_text(json.dumps(config), encoding="utf-8")
+        stored = replace(subject.stored, root=directory, config=config)
+        yield replace(subject, stored=stored, code=read_code(directory, config), findings=[], memory={})
