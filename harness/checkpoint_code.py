@@ -11,7 +11,7 @@ from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
 
-from pruning.released_code import ReleasedFile, released_code
+from pruning.released_code import ReleasedFile, released_code, version_of
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,7 @@ class CheckpointCode:
     @property
     def released(self) -> str | None:
         """The version of prunecheck whose files run, several if they are of no single one; None if others run."""
-        if self.released_files is None:
-            return None
-        releases = [file.releases for file in self.released_files.values()]
-        whole = [release for release in releases[0] if all(release in others for others in releases)]
-        return whole[-1] if whole else " and ".join(sorted({release for each in releases for release in each}))
+        return version_of(list(self.released_files.values())) if self.released_files else None
 
     @property
     def wrong_from(self) -> str | None:

@@ -12,6 +12,7 @@ from pruning.plan import SUBLAYERS
 
 from .bench.command import bench
 from .errors import CannotRun
+from .refresh_command import refresh
 from .scan.command import scan
 from .search.command import plan as search_plan
 from .signals import ended_by, exit_at_signals
@@ -171,6 +172,7 @@ def check(
 
 
 app.command()(bench)
+app.command()(refresh)
 app.command()(scan)
 app.command("plan")(search_plan)
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .audit import audit_checkpoint
     from .checkpoint import PruneResult, prune_checkpoint
     from .loader import load_pruned
+    from .refresh import RefreshResult, refresh_checkpoint
     from .remote.configuration_pruned_qwen3 import PrunedQwen3Config
     from .remote.modeling_pruned_qwen3 import PrunedQwen3ForCausalLM
     from .state_dict import prune_state_dict
@@ -27,10 +28,12 @@ __all__ = [
     "PrunedQwen3Config",
     "PrunedQwen3ForCausalLM",
     "PruningError",
+    "RefreshResult",
     "audit_checkpoint",
     "load_pruned",
     "prune_checkpoint",
     "prune_state_dict",
+    "refresh_checkpoint",
 ]
 
 _HOMES = {
@@ -39,6 +42,8 @@ _HOMES = {
     "prune_checkpoint": "pruning.checkpoint",
     "prune_state_dict": "pruning.state_dict",
     "load_pruned": "pruning.loader",
+    "RefreshResult": "pruning.refresh",
+    "refresh_checkpoint": "pruning.refresh",
     "PrunedQwen3Config": "pruning.remote.configuration_pruned_qwen3",
     "PrunedQwen3ForCausalLM": "pruning.remote.modeling_pruned_qwen3",
 }

@@ -12,9 +12,8 @@ from typing import Any
 from .audit import require_manifest
 from .byte_copy import NewShard, Progress, write_shards
 from .errors import CheckpointError, DestinationError
-from .json_files import MOST_JSON_BYTES, shortened
+from .json_files import shortened
 from .manifest import (
-    MOST_MANIFEST_BYTES,
     checksums,
     described,
     kept_entries,
@@ -26,11 +25,10 @@ from .model_card import CARD_FILE, HEAD_BYTES, card_rewriter
 from .plan import PrunePlan
 from .remote.per_layer_skip import MANIFEST_FILE
 from .shards import INDEX_FILE, Tensor, shard_names
+from .small_files import write_lines
 from .source import CONFIG_FILE, Source, find_checkpoint, read_source, require_prunable
 from .staging import staged_directory, sync_path
 from .state_dict import is_pruned
-
-_MOST_BYTES = {MANIFEST_FILE: MOST_MANIFEST_BYTES}  # that are read of a file, if they are not those of any JSON
 
 
 @dataclass(frozen=True)
@@ -150,17 +148,17 @@ def _write_small_files(
     sync: bool,
 ) -> None:
     if len(shards) > 1:
-        _write(staging / INDEX_FILE, _index_lines(shards), sync)
+        write_lines(staging / INDEX_FILE, _index_lines(shards), sync)
     code = source.family.code_files()
     for name, content in code.items():
-        _write(staging / name, [content.decode()], sync)
+        write_lines(staging / name, [content.decode()], sync)
     card = card_rewriter(source, plan, _stored_bytes(shards))
     files = {
         name: _copy_companion(source.root / name, staging / name, sync, card if name == CARD_FILE else None)
         for name in source.companions
     }
     if CARD_FILE not in files:
-        _write(staging / CARD_FILE, [card(b"").decode()], sync)
+        write_lines(staging / CARD_FILE, [card(b"").decode()], sync)
     before = source.manifest
     manifest = manifest_lines(
         source=before.source if before else _source_of(source, files),
@@ -169,9 +167,9 @@ def _write_small_files(
         kept=kept_entries(_with_checksums(source, shards, digests)),
         pruned=pruned_entries(dropped, before.pruned if before else ()),
     )
-    _write(staging / MANIFEST_FILE, manifest, sync)
+    write_lines(staging / MANIFEST_FILE, manifest, sync)
     # Last, so that no half-written directory loads.
-    _write(staging / CONFIG_FILE, [_pruned_config(source, plan)], sync)
+    write_lines(staging / CONFIG_FILE, [_pruned_config(source, plan)], sync)
 
 
 def _source_of(source: Source, files: dict[str, str]) -> dict[str, Any]:
@@ -250,21 +248,6 @@ def _copy_companion(source: Path, destination: Path, sync: bool, rewrite: Callab
     if sync:
         sync_path(destination.parent)
     return digest.hexdigest()
-
-
-def _write(path: Path, lines: Iterator[str] | Sequence[str], sync: bool) -> None:
-    """Write a file. Raises CheckpointError if it is larger than what is read of such a file."""
-    with path.open("x", encoding="utf-8", newline="\n") as file:
-        file.writelines(lines)
-        file.flush()
-        most_bytes = _MOST_BYTES.get(path.name, MOST_JSON_BYTES)
-        if (size := os.fstat(file.fileno()).st_size) > most_bytes:
-            raise CheckpointError(
-                f"{path.name} would have {size} bytes, of which at most {most_bytes} are read: "
-                "the checkpoint has too many tensors, or their names are too long"
-            )
-        if sync:
-            os.fsync(file.fileno())
 
 
 def _cannot_write(destination: Path, shards: Sequence[NewShard], error: OSError) -> str:

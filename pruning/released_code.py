@@ -7,7 +7,7 @@ checkpoints carry already. `released_code.json` maps name -> sha256 -> what is k
 import ast
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -69,6 +69,13 @@ def released_code(root: Path, auto_map: Mapping[str, Any]) -> dict[str, Released
         found[name] = file
         waiting += _imported_from_beside(root / name)
     return found or None
+
+
+def version_of(files: Collection[ReleasedFile]) -> str:
+    """Return the version of prunecheck that has all of these files, the last if several have, or all that have any."""
+    releases = [file.releases for file in files]
+    whole = [release for release in releases[0] if all(release in others for others in releases)]
+    return whole[-1] if whole else " and ".join(sorted({release for each in releases for release in each}))
 
 
 def _imported_from_beside(path: Path) -> list[str]:

@@ -6,6 +6,8 @@ its holder the owner of all that an earlier, killed run left behind, which is th
     .NAME.prunecheck-new      being built; removed
     .NAME.prunecheck-old      what was at NAME while it is replaced; put back if NAME is missing
     .NAME.prunecheck-removed  being removed; removed
+
+Where something is replaced, it is absent for a moment between two renames, unless the two exchange their names.
 """
 
 import fcntl
@@ -16,14 +18,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import DestinationError
+from .exchange import exchange
 
 
 @contextmanager
-def staged_directory(destination: Path, *, overwrite: bool, sync: bool) -> Iterator[Path]:
+def staged_directory(destination: Path, *, overwrite: bool, sync: bool, in_one_step: bool = False) -> Iterator[Path]:
     """Yield a new directory to write into; at the end of the block it becomes `destination`.
 
     If the block raises, the new directory is removed and what was at `destination` is as it was. With `sync` the
-    renames are on the disk before this returns; the files within are for the block to sync.
+    renames are on the disk before this returns; the files within are for the block to sync. With `in_one_step` the
+    new takes the place of the old in one step, where the file system has one: `destination` is never absent.
 
     Raises DestinationError if the destination exists (unless `overwrite`, which replaces a directory), is being
     written by someone else, or cannot be written.
@@ -41,12 +45,20 @@ def staged_directory(destination: Path, *, overwrite: bool, sync: bool) -> Itera
             if sync:
                 sync_path(new)
             _require_replaceable(destination, overwrite)  # again: someone else may have made it meanwhile
-            if destination.exists():
-                destination.rename(_sibling(destination, "old"))
-            new.rename(destination)
+            if not (in_one_step and destination.exists() and exchange(new, destination)):
+                if destination.exists():
+                    destination.rename(_sibling(destination, "old"))
+                new.rename(destination)
             if sync:
                 sync_path(destination.parent)
         finally:
+            _put_right(destination)
+
+
+def put_back(destination: Path) -> None:
+    """Put back what a killed run left beside `destination` while it replaced it, if nothing is there."""
+    if not destination.exists() and _sibling(destination, "old").exists():
+        with _locked(destination):
             _put_right(destination)
 
 
