@@ -44,19 +44,28 @@ def told_apart(
     with _with_present_code(subject, family) as candidate:
         again = run_checks(candidate, failed, memory=memory, progress=progress)
     passed = {record.name for record in again.records if record.outcome == "passed"}
-    if not passed:
-        return (), judged.faults
     left = {name: again.faults.get(name, faults) for name, faults in judged.faults.items() if name not in passed}
-    return (_carried_code_is_wrong(subject, passed, judged.faults),), left
+    # Of a load alone, since why it fails is never chance: what else is wrong may show only once the code is right.
+    otherwise = {
+        name for name in left if name.endswith(".load") and _ids(left[name]).isdisjoint(_ids(judged.faults[name]))
+    }
+    if not passed | otherwise:
+        return (), judged.faults
+    return (_carried_code_is_wrong(subject, passed | otherwise, judged.faults),), left
 
 
-def _carried_code_is_wrong(subject: Subject, passed: set[str], found: Found) -> FoundFault:
-    first = next(faults[0] for name, faults in found.items() if name in passed)
+def _ids(faults: Sequence[FoundFault]) -> set[str]:
+    return {fault.id for fault in faults}
+
+
+def _carried_code_is_wrong(subject: Subject, explained: set[str], found: Found) -> FoundFault:
+    first = next(faults[0] for name, faults in found.items() if name in explained)
     return fault(
         "code", "carried-code-is-wrong",
         f"the code that this checkpoint carries, of prunecheck {subject.code.released}, is wrong on transformers "
         f"{version('transformers')}",
-        f"with the code of prunecheck {__version__} in its place {len(passed)} failed check(s) pass: {listed(passed)}",
+        f"with the code of prunecheck {__version__} in its place {len(explained)} failed check(s) pass, or fail for "
+        f"another reason: {listed(explained)}",
         f"with the code that it carries: {first.cause}", *first.evidence[:1],
         remedy=f"Put the present code in its place: prunecheck refresh {subject.root}",
     )  # fmt: skip

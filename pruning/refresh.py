@@ -21,7 +21,7 @@ from .released_code import ReleasedFile, released_file, released_files, version_
 from .remote.per_layer_skip import MANIFEST_FILE
 from .small_files import write_lines
 from .source import CONFIG_FILE, Source, read_source
-from .staging import put_back, staged_directory, sync_path
+from .staging import staged_directory, sweep, sync_path
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def refresh_checkpoint(checkpoint: str | os.PathLike[str], *, force: bool = Fals
 def _directory(checkpoint: str | os.PathLike[str]) -> Path:
     try:
         root = Path(os.path.realpath(Path(checkpoint).expanduser()))
-        put_back(root)
+        sweep(root)
         is_directory = root.is_dir()
     except (OSError, RuntimeError) as error:  # a name too long, a home that is not there
         raise CheckpointError(f"{checkpoint} cannot be read: {getattr(error, 'strerror', None) or error}") from None

@@ -55,9 +55,12 @@ def staged_directory(destination: Path, *, overwrite: bool, sync: bool, in_one_s
             _put_right(destination)
 
 
-def put_back(destination: Path) -> None:
-    """Put back what a killed run left beside `destination` while it replaced it, if nothing is there."""
-    if not destination.exists() and _sibling(destination, "old").exists():
+def sweep(destination: Path) -> None:
+    """Put right what a killed run left beside `destination`, if it left anything.
+
+    Raises DestinationError if it is being written by someone else.
+    """
+    if any(_sibling(destination, purpose).exists() for purpose in ("new", "old", "removed", "lock")):
         with _locked(destination):
             _put_right(destination)
 
