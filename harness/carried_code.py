@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
+from pathlib import Path
 
 from pruning import __version__
 from pruning.families import FAMILIES, Family
@@ -42,6 +43,8 @@ def told_apart(
     if not failed or family is None:
         return (), judged.faults
     with _with_present_code(subject, family) as candidate:
+        if candidate is None:
+            return (), judged.faults
         again = run_checks(candidate, failed, memory=memory, progress=progress)
     passed = {record.name for record in again.records if record.outcome == "passed"}
     left = {name: again.faults.get(name, faults) for name, faults in judged.faults.items() if name not in passed}
@@ -84,18 +87,25 @@ def _family_of_outdated_code(subject: Subject) -> Family | None:
 
 
 @contextmanager
-def _with_present_code(subject: Subject, family: Family) -> Iterator[Subject]:
-    """Yield the same checkpoint, of links, as `prunecheck refresh` would leave it."""
+def _with_present_code(subject: Subject, family: Family) -> Iterator[Subject | None]:
+    """Yield the same checkpoint as `refresh` would leave it, of links; None where there is no place for it."""
+    config = {**(subject.stored.config or {}), "auto_map": family.auto_map}
     with scratch_folder() as scratch:
         # transformers names the modules of a checkpoint's code after its directory, and keeps them in memory.
         directory = scratch / "with_present_code"
-        directory.mkdir()
-        for path in subject.root.iterdir():
-            if path.suffix != ".py" and path.name != CONFIG_FILE:
-                (directory / path.name).symlink_to(path.resolve())
-        for name, content in family.code_files().items():
-            (directory / name).write_bytes(content)
-        config = {**(subject.stored.config or {}), "auto_map": family.auto_map}
-        (directory / CONFIG_FILE).write_text(json.dumps(config), encoding="utf-8")
+        try:
+            _write(subject.root, directory, {**family.code_files(), CONFIG_FILE: json.dumps(config).encode()})
+        except OSError:  # no links on that file system, or no room
+            yield None
+            return
         stored = replace(subject.stored, root=directory, config=config)
         yield replace(subject, stored=stored, code=read_code(directory, config), findings=[], memory={})
+
+
+def _write(root: Path, directory: Path, files: Mapping[str, bytes]) -> None:
+    directory.mkdir()
+    for path in root.iterdir():
+        if path.suffix != ".py" and path.name not in files:
+            (directory / path.name).symlink_to(path.resolve())
+    for name, content in files.items():
+        (directory / name).write_bytes(content)
