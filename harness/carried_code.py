@@ -33,18 +33,18 @@ def told_apart(
     judged: Judged,
     memory: int | None = None,
     progress: Progress | None = None,
-) -> tuple[tuple[FoundFault, ...], Found]:
-    """Return the fault of the carried code, if it is at fault, and the faults of each check that it does not explain.
+) -> tuple[tuple[FoundFault, ...], Judged]:
+    """Return the fault of the carried code, if it is at fault, and what was judged less the faults that it explains.
 
     `judged` is what the `chosen` checks came to. Those that load the model and failed run once more.
     """
     failed = [check for check in chosen if check.mode is not None and check.name in judged.faults]
     family = _family_of_outdated_code(subject)
     if not failed or family is None:
-        return (), judged.faults
+        return (), judged
     with _with_present_code(subject, family) as candidate:
         if candidate is None:
-            return (), judged.faults
+            return (), judged
         again = run_checks(candidate, failed, memory=memory, progress=progress)
     passed = {record.name for record in again.records if record.outcome == "passed"}
     left = {name: again.faults.get(name, faults) for name, faults in judged.faults.items() if name not in passed}
@@ -53,8 +53,8 @@ def told_apart(
         name for name in left if name.endswith(".load") and _ids(left[name]).isdisjoint(_ids(judged.faults[name]))
     }
     if not passed | otherwise:
-        return (), judged.faults
-    return (_carried_code_is_wrong(subject, passed | otherwise, judged.faults),), left
+        return (), judged
+    return (_carried_code_is_wrong(subject, passed | otherwise, judged.faults),), replace(judged, faults=left)
 
 
 def _ids(faults: Sequence[FoundFault]) -> set[str]:

@@ -77,8 +77,8 @@ def check_checkpoint(
             judged = run_in_processes(subject, chosen, workers, memory, progress)
         else:
             judged = run_checks(subject, chosen, memory=memory, progress=progress)
-        carried, found = told_apart(subject, chosen, judged, memory, progress)
-        faults = carried + diagnose(found)
+        carried, unexplained = told_apart(subject, chosen, judged, memory, progress)
+        faults = carried + diagnose(unexplained.faults)
         faults += faults_of_the_code(subject, judged, {fault.family for fault in faults}, memory)
         faults += faults_of_the_layers(subject, judged, faults, memory)
     options = {
