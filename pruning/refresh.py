@@ -48,6 +48,7 @@ def refresh_checkpoint(checkpoint: str | os.PathLike[str], *, force: bool = Fals
     DestinationError for a directory that cannot be written, each with one line for a person.
     """
     root = _directory(checkpoint)
+    before_reading = root.stat()
     source = _read_pruned(root)
     there = _code_there(source)
     if not force:
@@ -59,7 +60,7 @@ def refresh_checkpoint(checkpoint: str | os.PathLike[str], *, force: bool = Fals
     if new or removed:
         _require_writable(root)
         try:
-            _replace(root, new, removed, sync)
+            _replace(root, before_reading, new, removed, sync)
         except OSError as error:
             raise DestinationError(f"{root} cannot be written: {error.strerror or error}") from None
     return RefreshResult(root, before, tuple(new), removed)
@@ -141,8 +142,17 @@ def _require_writable(root: Path) -> None:
             raise DestinationError(f"{place} cannot be written: make it writable, or copy the checkpoint elsewhere")
 
 
-def _replace(root: Path, new: Mapping[str, Iterable[str]], removed: Collection[str], sync: bool) -> None:
+def _replace(
+    root: Path,
+    before_reading: os.stat_result,
+    new: Mapping[str, Iterable[str]],
+    removed: Collection[str],
+    sync: bool,
+) -> None:
     with staged_directory(root, overwrite=True, sync=sync, in_one_step=True) as staging:
+        # Whoever replaces it (`prune --overwrite`, another refresh) puts another directory there.
+        if not os.path.samestat(before_reading, root.stat()):
+            raise DestinationError(f"{root} was replaced while it was read: call refresh again")
         _link_entries(root, staging, without={*new, *removed}, sync=sync)
         for name, lines in new.items():
             write_lines(staging / name, lines, sync)

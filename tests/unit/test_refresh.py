@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import pruning
+import pruning.refresh
 from pruning import CheckpointError, DestinationError, PrunePlan, audit_checkpoint, prune_checkpoint, refresh_checkpoint
 from pruning.families import FAMILIES
 from pruning.released_code import ReleasedFile, released_files
@@ -246,6 +247,21 @@ def test_where_names_cannot_be_exchanged(old: Path, present: Path, monkeypatch: 
     refresh_checkpoint(old)
     assert read_files(old) == read_files(present)
     assert sorted(path.name for path in old.parent.iterdir()) == ["old", "present", "source"]
+
+
+def test_replaced_meanwhile(old: Path, present: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint that another command replaces after it was read is left as that command wrote it."""
+    other = read_files(present)
+    require_writable = pruning.refresh._require_writable
+
+    def replaced_first(root: Path) -> None:
+        require_writable(root)
+        prune_checkpoint(old.with_name("source"), old, PLAN, overwrite=True)
+
+    monkeypatch.setattr("pruning.refresh._require_writable", replaced_first)
+    with pytest.raises(DestinationError, match=exactly(f"{old} was replaced while it was read: call refresh again")):
+        refresh_checkpoint(old)
+    assert untouched(old, other)
 
 
 def test_through_a_link(old: Path, present: Path, tmp_path: Path) -> None:
