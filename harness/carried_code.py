@@ -12,12 +12,15 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from pruning import __version__
 from pruning.families import FAMILIES, Family
 
 from .checkpoint_code import read_code
 from .checks.check import Check, fault, listed
+from .loading_modes import LoadingMode
+from .measurements import unwrapped
 from .reporting.report import FoundFault
 from .runner import Judged, Progress, run_checks
 from .scratch import scratch_folder
@@ -55,6 +58,29 @@ def told_apart(
     if not passed | otherwise:
         return (), judged
     return (_carried_code_is_wrong(subject, passed | otherwise, judged.faults),), replace(judged, faults=left)
+
+
+def told_apart_of_model(
+    model: Any, subject: Subject, chosen: Sequence[Check], judged: Judged
+) -> tuple[tuple[FoundFault, ...], Judged]:
+    """Do the same for a model that was loaded by other code: in its place a fresh, plain load is judged.
+
+    What is wrong with the model alone, and with no fresh load, is not the code's doing.
+    """
+    is_built_of_it = type(unwrapped(model)).__module__.startswith("transformers_modules.")
+    failed = [(check, check.mode) for check in chosen if check.name in judged.faults]
+    fresh = {
+        replace(check, mode=LoadingMode("plain", mode.precision)): check.name
+        for check, mode in failed
+        if mode is not None
+    }
+    if not is_built_of_it or not fresh or _family_of_outdated_code(subject) is None:
+        return (), judged
+    alone = run_checks(subject, list(fresh))
+    carried, left = told_apart(subject, list(fresh), alone)
+    explained = {given for check, given in fresh.items() if check.name in alone.faults.keys() - left.faults.keys()}
+    faults = {name: found for name, found in judged.faults.items() if name not in explained}
+    return carried, replace(judged, faults=faults)
 
 
 def _ids(faults: Sequence[FoundFault]) -> set[str]:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pruning import PrunePlan
 
-from .carried_code import told_apart
+from .carried_code import told_apart, told_apart_of_model
 from .checks.check import Check
 from .conformance import checks, selected
 from .diagnosis import diagnose
@@ -113,7 +113,8 @@ def check_model(
         try:
             model.eval()
             judged = run_checks(subject, chosen, model=model, progress=progress)
-            faults = diagnose(judged.faults)
+            carried, unexplained = told_apart_of_model(model, subject, chosen, judged)
+            faults = carried + diagnose(unexplained.faults)
             faults += faults_of_the_layers(subject, judged, faults, model=model)
         finally:
             for module, was_training in training.items():  # parts may be frozen in evaluation mode

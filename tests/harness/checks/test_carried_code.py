@@ -7,13 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import transformers
+from transformers import AutoModelForCausalLM
 from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer
 
 import pruning
 from harness.faults.checkpoint_files import drop_keys
+from harness.judge import check_model
 from harness.reporting.report import Report
-from pruning import refresh_checkpoint
+from harness.session import fresh_auto_classes
+from pruning import load_pruned, refresh_checkpoint
 from pruning.released_code import ReleasedFile, released_files
 from tests.harness.checks.cases import Case, judge, record, told
 from tests.unit.carrying import OLD, carry_old_code
@@ -70,6 +74,34 @@ def test_code_of_0_1_0(trusted: bool, case: Callable[[str], Case], tmp_path: Pat
     report = judge(case("untied"), checkpoint, trust_remote_code=trusted, keyword=KEYWORD)
     assert report.verdict == "sound", told(report)
     assert not [finding for finding in report.findings if "refresh" in finding]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_that_is_given(dtype: torch.dtype, case: Callable[[str], Case], tmp_path: Path) -> None:
+    """A model that was loaded by 0.1.0's code is judged alike; one that `load_pruned` made of it is always sound."""
+    checkpoint = carry_old_code(copied(case("untied"), tmp_path, f"given_{str(dtype).partition('.')[2]}"))
+    options = {"checkpoint": checkpoint, "base": case("untied").base, "keyword": KEYWORD}
+    with fresh_auto_classes():
+        model = AutoModelForCausalLM.from_pretrained(checkpoint, trust_remote_code=True, dtype=dtype)
+    report = check_model(model, **options)
+    if OLD_CODE_IS_RIGHT:
+        assert report.verdict == "sound", told(report)
+    else:
+        require_one_cause(report, checkpoint, OLD)
+    report = check_model(load_pruned(checkpoint, dtype=dtype), **options)
+    assert report.verdict == "sound", told(report)
+
+
+def test_a_model_that_was_changed(case: Callable[[str], Case], tmp_path: Path) -> None:
+    """Where a model was changed after its load, outdated code is not blamed for it."""
+    checkpoint = carry_old_code(copied(case("tied"), tmp_path, "changed_after_the_load"))
+    with fresh_auto_classes():
+        model = AutoModelForCausalLM.from_pretrained(checkpoint, trust_remote_code=True)
+    with torch.no_grad():
+        model.model.layers[2].mlp.up_proj.weight.mul_(1.5)
+    report = check_model(model, checkpoint=checkpoint, base=case("tied").base, keyword="stored or resident or random")
+    assert report.faults, told(report)
+    assert "carried-code-is-wrong" not in [fault.id for fault in report.faults], told(report)
 
 
 def wrong_everywhere(monkeypatch: pytest.MonkeyPatch, checkpoint: Path, name: str, edit: tuple[str, str]) -> None:
