@@ -13,6 +13,7 @@ from pruning.plan import SUBLAYERS
 from .bench.command import bench
 from .errors import CannotRun
 from .refresh_command import refresh
+from .releases.command import bisect, matrix
 from .scan.command import scan
 from .search.command import plan as search_plan
 from .signals import ended_by, exit_at_signals
@@ -175,6 +176,8 @@ app.command()(bench)
 app.command()(refresh)
 app.command()(scan)
 app.command("plan")(search_plan)
+app.command()(matrix)
+app.command()(bisect)
 
 
 @app.command()

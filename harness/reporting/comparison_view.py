@@ -22,9 +22,14 @@ _LONGEST_REASON = 200
 
 def print_comparison(comparison: Comparison, *, console: Console | None = None) -> None:
     """Write a comparison for people to `console`, by default stdout."""
-    sections = [_summary(comparison), *_environment(comparison), *_checks(comparison), *_numbers(comparison)]
-    sections += [*_faults(comparison), *_findings(comparison), *_seconds(comparison), _conclusion(comparison)]
+    sections = [_summary(comparison), *what_changed(comparison), *_seconds(comparison), _conclusion(comparison)]
     (console or stdout_console()).print(Group(*sections))
+
+
+def what_changed(comparison: Comparison) -> list[RenderableType]:
+    """Return a section for each kind of thing that changed: environment, checks, numbers, faults, findings."""
+    sections = [*_environment(comparison), *_checks(comparison), *_numbers(comparison)]
+    return [*sections, *_faults(comparison), *_findings(comparison)]
 
 
 def _summary(comparison: Comparison) -> Table:

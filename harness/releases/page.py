@@ -1,0 +1,57 @@
+"""Judgements under several sets of packages as an HTML page: the verdicts, the faults, every check."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.reporting.page import page
+
+from .record import Bisection, Matrix, SetRecord
+from .view import (
+    answer,
+    bisection_facts,
+    check_rows,
+    could_not_run,
+    facts,
+    faults,
+    package_rows,
+    release_rows,
+    verdict_rows,
+)
+
+
+def matrix_page(matrix: Matrix) -> str:
+    """Return the page of a matrix."""
+    return _page(
+        f"Is {matrix.checkpoint} sound under each of these?", matrix.sets, facts(matrix), verdict_rows(matrix.sets)
+    )  # fmt: skip
+
+
+def bisection_page(bisection: Bisection) -> str:
+    """Return the page of a search."""
+    sets = tuple(bisection.judged.values())
+    title = f"Which release of {bisection.package} changes what is said of {bisection.checkpoint}?"
+    return _page(title, sets, bisection_facts(bisection), release_rows(bisection), answer(bisection))
+
+
+def _page(
+    title: str,
+    sets: Sequence[SetRecord],
+    rows: list[tuple[str, str]],
+    verdicts: list[tuple[str, str]],
+    found: str | None = None,
+) -> str:
+    made_with = next((record.report.environment for record in sets if record.report is not None), {})
+    return page(
+        "releases.html",
+        title=title,
+        facts=rows,
+        found=found,
+        verdicts=verdicts,
+        sets=[record.packages for record in sets],
+        packages=package_rows(sets),
+        checks=check_rows(sets),
+        faults=list(faults(sets)),
+        could_not_run=could_not_run(sets),
+        environment=made_with,
+    )
