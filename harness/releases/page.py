@@ -11,7 +11,6 @@ from .view import (
     answer,
     bisection_facts,
     check_rows,
-    could_not_run,
     facts,
     faults,
     package_rows,
@@ -41,17 +40,17 @@ def _page(
     verdicts: list[tuple[str, str]],
     found: str | None = None,
 ) -> str:
-    made_with = next((record.report.environment for record in sets if record.report is not None), {})
+    judged = [record for record in sets if record.report is not None]
+    environment = next((record.report.environment for record in judged if record.report is not None), {})
     return page(
         "releases.html",
         title=title,
         facts=rows,
         found=found,
         verdicts=verdicts,
-        sets=[record.packages for record in sets],
-        packages=package_rows(sets),
-        checks=check_rows(sets),
-        faults=list(faults(sets)),
-        could_not_run=could_not_run(sets),
-        environment=made_with,
+        sets=[record.packages for record in judged],
+        packages=package_rows(judged),
+        checks=check_rows(judged),
+        faults=list(faults(judged)),
+        environment=environment,
     )

@@ -13,6 +13,7 @@ from harness.reporting.notebook import Summary
 from harness.reporting.report import FoundFault
 from harness.reporting.report_groups import group_and_property
 from harness.reporting.report_view import VERDICT_STYLES, fault_table
+from harness.reporting.report_words import verdict_text
 from harness.reporting.terminal import and_more, pairs, plain, section, stdout_console
 
 from .record import COULD_NOT_RUN, Bisection, Matrix, SetRecord
@@ -36,11 +37,12 @@ class Row:
 
 def print_matrix(matrix: Matrix, *, console: Console | None = None) -> None:
     """Write a matrix for people to `console`, by default stdout."""
-    sections: list[RenderableType] = [pairs(*facts(matrix)), _table(matrix)]
+    verdicts = [(record.packages, plain(came_to(record), _STYLES[record.verdict])) for record in matrix.sets]
+    sections: list[RenderableType] = [pairs(*facts(matrix)), section("verdicts", "bold", pairs(*verdicts))]
+    if matrix.judged:
+        sections.append(section("checks", "bold", _table(matrix.judged)))
     for packages, fault in faults(matrix.sets):
         sections.append(section(f"fault under {packages}: {fault.family} ({fault.id})", "bold red", fault_table(fault)))
-    if reasons := could_not_run(matrix.sets):
-        sections.append(section(COULD_NOT_RUN, _STYLES[COULD_NOT_RUN], pairs(*reasons)))
     (console or stdout_console()).print(Group(*sections))
 
 
@@ -80,12 +82,17 @@ def answer(bisection: Bisection) -> str:
 
 def release_rows(bisection: Bisection) -> list[tuple[str, str]]:
     """Return each release that was looked at, with what it came to."""
-    return [(release, _came_to(record)) for release, record in bisection.judged.items()]
+    return [(release, came_to(record)) for release, record in bisection.judged.items()]
 
 
 def verdict_rows(sets: Sequence[SetRecord]) -> list[tuple[str, str]]:
     """Return each set with what it came to."""
-    return [(record.packages, _came_to(record)) for record in sets]
+    return [(record.packages, came_to(record)) for record in sets]
+
+
+def came_to(record: SetRecord) -> str:
+    """Return the verdict under a set as a sentence, or why there is none."""
+    return f"{COULD_NOT_RUN}: {record.reason}" if record.report is None else verdict_text(record.report)
 
 
 def check_rows(sets: Sequence[SetRecord]) -> list[Row]:
@@ -101,7 +108,13 @@ def check_rows(sets: Sequence[SetRecord]) -> list[Row]:
 def package_rows(sets: Sequence[SetRecord]) -> list[tuple[str, ...]]:
     """Return a row for each package that a set names or installs: the version under each."""
     names = dict.fromkeys(name for record in sets for name in record.versions)
-    return [(name, *(record.versions.get(name, _NOT_RUN) for record in sets)) for name in names]
+    return [(name, *(_version(record, name) for record in sets)) for name in names]
+
+
+def _version(record: SetRecord, name: str) -> str:
+    """Return the version of a package under a set; of one that only another set names, as far as the report has it."""
+    elsewhere = {} if record.report is None else record.report.environment.get("versions") or {}
+    return record.versions.get(name) or elsewhere.get(name) or _NOT_RUN
 
 
 def faults(sets: Sequence[SetRecord]) -> Iterator[tuple[str, FoundFault]]:
@@ -114,15 +127,10 @@ def faults(sets: Sequence[SetRecord]) -> Iterator[tuple[str, FoundFault]]:
         yield " and ".join(packages), fault
 
 
-def could_not_run(sets: Sequence[SetRecord]) -> list[tuple[str, str]]:
-    """Return the sets without a judgement, and why there is none."""
-    return [(record.packages, record.reason) for record in sets if record.reason is not None]
-
-
 def matrix_summary(matrix: Matrix) -> Summary:
     """Return what a notebook shows of a matrix: the verdict under each set; in HTML the checks, too."""
-    columns = ("check", *(record.packages for record in matrix.sets))
-    rows = [(row.title, *row.outcomes) for row in check_rows(matrix.sets)]
+    columns = ("check", *(record.packages for record in matrix.judged))
+    rows = [(row.title, *row.outcomes) for row in check_rows(matrix.judged)]
     title = ", ".join(f"{record.packages}: {record.verdict}" for record in matrix.sets)
     return Summary(title, [*facts(matrix), *verdict_rows(matrix.sets)], columns, rows)
 
@@ -132,22 +140,14 @@ def bisection_summary(bisection: Bisection) -> Summary:
     return Summary(answer(bisection), [*bisection_facts(bisection), *release_rows(bisection)])
 
 
-def _came_to(record: SetRecord) -> str:
-    if record.reason is not None:
-        return f"{COULD_NOT_RUN}: {record.reason}"
-    failed = sum(outcome == "failed" for outcome in record.outcomes().values())
-    return f"{record.verdict}, {failed} of {len(record.outcomes())} checks failed" if failed else record.verdict
-
-
-def _table(matrix: Matrix) -> Table:
+def _table(sets: Sequence[SetRecord]) -> Table:
     table = Table()
     table.add_column("", overflow="fold")
-    for record in matrix.sets:
+    for record in sets:
         table.add_column(plain(record.packages), overflow="fold")
-    table.add_row(plain("verdict", "bold"), *(plain(each.verdict, _STYLES[each.verdict]) for each in matrix.sets))
-    for row in package_rows(matrix.sets):
+    for row in package_rows(sets):
         table.add_row(*map(plain, row))
     table.add_section()
-    for check in check_rows(matrix.sets):
+    for check in check_rows(sets):
         table.add_row(plain(check.title), *(plain(word, _STYLES.get(word, "")) for word in check.outcomes))
     return table

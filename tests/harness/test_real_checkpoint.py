@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from transformers.models.qwen3 import Qwen3Config
 
 from harness import real_checkpoint as module
+from harness.cache import default_cache_directory
 from harness.errors import CannotRun
 from harness.llama_to_qwen3 import qwen3_config, qwen3_state_dict
 from harness.real_checkpoint import GGUF_NAME, PACKAGE, VERSION, llama_gguf_path, real_checkpoint_path
@@ -281,9 +282,9 @@ class TestCache:
         monkeypatch.setenv("HOME", str(tmp_path / "home"))
         monkeypatch.delenv("PRUNECHECK_CACHE", raising=False)
         monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-        assert module.default_cache_directory() == tmp_path / "home" / ".cache" / "prunecheck"
+        assert default_cache_directory() == tmp_path / "home" / ".cache" / "prunecheck"
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-        assert module.default_cache_directory() == tmp_path / "xdg" / "prunecheck"
+        assert default_cache_directory() == tmp_path / "xdg" / "prunecheck"
         monkeypatch.setenv("PRUNECHECK_CACHE", str(tiny_cache))
         assert llama_gguf_path() == tiny_cache / f"{PACKAGE}-{VERSION}" / GGUF_NAME
 
