@@ -74,10 +74,11 @@ def bisection_facts(bisection: Bisection) -> list[tuple[str, str]]:
 def answer(bisection: Bisection) -> str:
     """Return the release at which it changes, in a sentence."""
     package, last, changed = bisection.package, bisection.last, bisection.changed
+    what = "the verdict" if bisection.keyword is None else "what these checks find"
     if not bisection.between:
-        return f"it changes at {package} {changed}; {last} is judged as {bisection.releases[0]} is"
+        return f"{what} changes at {package} {changed}; {last} is the last release before the change"
     names = ", ".join(bisection.between)
-    return f"it changes behind {package} {last}, at {changed} at the latest: {names} could not be judged"
+    return f"{what} changes after {package} {last} and no later than {changed}; {names} could not be judged"
 
 
 def release_rows(bisection: Bisection) -> list[tuple[str, str]]:

@@ -26,14 +26,16 @@ class Index:
         monkeypatch.setenv("PIP_FIND_LINKS", str(self.folder))
         monkeypatch.setenv("PRUNECHECK_CACHE", str(self.cache))
 
-    def add(self, name: str, version: str, *, requires: Sequence[str] = (), python: str = ">=3.8") -> None:
-        """Put a release of a package into the index; its one module says its version."""
+    def add(
+        self, name: str, version: str, *, requires: Sequence[str] = (), python: str = ">=3.8", source: str = ""
+    ) -> None:
+        """Put a release of a package into the index, which has one module."""
         distribution = name.replace("-", "_")
         metadata = [f"Name: {name}", f"Version: {version}", f"Requires-Python: {python}"]
         metadata += [f"Requires-Dist: {requirement}" for requirement in requires]
         folder = f"{distribution}-{version}.dist-info"
         with zipfile.ZipFile(self.folder / f"{distribution}-{version}-py3-none-any.whl", "w") as wheel:
-            wheel.writestr(f"{distribution}.py", f"VERSION = {version!r}\n")
+            wheel.writestr(f"{distribution}.py", source)
             wheel.writestr(f"{folder}/METADATA", "\n".join(["Metadata-Version: 2.1", *metadata, ""]))
             wheel.writestr(f"{folder}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
             wheel.writestr(f"{folder}/RECORD", "")

@@ -138,7 +138,11 @@ def test_what_is_told(released: list[Version], pair: tuple[Path, Path]) -> None:
     found = searched(pair, FakeJudge(37))
     cause = report(is_faulty=True).faults[0].cause
     for text in (printed(print_bisection, found), bisection_page(found)):
-        for said in ("it changes at fakepkg 37; 36 is judged as 1 is", "plain-float32.cache.dynamic.beam", cause):
+        for said in (
+            "the verdict changes at fakepkg 37; 36 is the last release before the change",
+            "plain-float32.cache.dynamic.beam",
+            cause,
+        ):
             assert said.replace("'", "&#39;") in text.replace("'", "&#39;").replace("<wbr>", "")
 
 
