@@ -21,6 +21,9 @@ RUN_ELSEWHERE = {
     "PRUNECHECK_REWRITE=1 python3 -m tox -e sweep -- -k every_control": "takes half an hour",
     "PRUNECHECK_REWRITE=1 python3 -m tox -e bench": "takes three quarters of an hour",
     "python docs_tests/text_judge_plot.py": "test_plots.py",
+    "prunecheck bisect DST --base SRC --package transformers --good 5.23.0 --bad latest": (
+        "tests/harness/releases/test_transformers.py, on a checkpoint that a release broke"
+    ),
 }
 
 

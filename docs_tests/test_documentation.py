@@ -28,6 +28,7 @@ DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 # Options of other programs.
 FOREIGN_OPTIONS = {
     "--durations", "--fixtures", "--quiet", "--import-mode", "--pyargs", "--help", "--lf", "--junitxml", "--index-url",
+    "--dry-run", "--report", "--target",  # of pip
     "--basetemp", "--size", "--rounds", "--gpu",  # of our own benchmarks
 }  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from harness.releases.record import Bisection, Matrix, SetRecord
 from harness.reporting.divergence import layer_number
 from harness.reporting.report import CheckRecord, Coverage, FoundFault, Report
 from harness.scan.record import Contribution, Distance, Scan, Window
@@ -133,3 +134,17 @@ def search_of(checkpoint: str = "/models/base", text: str = "prose") -> Search:
         checkpoint, {"self_attn": [3], "mlp": []}, LAYERS, 538_000_000, "plain-bfloat16", "greedy", 1, {"--drop": 12},
         128, (Window(text, 0, 2.5), Window(text, 128, 2.7)), tuple(steps), ENVIRONMENT,
     )  # fmt: skip
+
+
+def matrix_of(text: str, *reports: Report) -> Matrix:
+    """A matrix of one set for each report, and one that could not run; every name in it is a text."""
+    sets = [SetRecord(f"{text}{number}", {text: text}, report, None, 1.0) for number, report in enumerate(reports)]
+    return Matrix(text, text, (*sets, SetRecord(text, {}, None, text, 0.0)))
+
+
+def bisection_of(text: str, before: Report, after: Report) -> Bisection:
+    """A search whose answer is open: the release in the middle could not be judged; every name in it is a text."""
+    sets = matrix_of(text, before, after).sets
+    releases = ("1.0" + text, "2.0" + text, "3.0" + text)
+    judged = dict(zip((releases[0], releases[2], releases[1]), sets, strict=True))
+    return Bisection(text, text, text, text, releases, judged, releases[0], releases[2])

@@ -14,7 +14,7 @@ from harness.errors import CannotRun
 from harness.reporting.notebook import NotebookRecord
 from harness.reporting.report import Report
 from tests.harness.bench.records import benchmark_of, benchmarks, seconds
-from tests.harness.pages import search_of
+from tests.harness.pages import bisection_of, matrix_of, search_of
 from tests.harness.reports import FAULT, failed, passed, report_of, reports, skipped
 from tests.harness.scan.test_record import scan_of
 
@@ -38,6 +38,8 @@ RECORDS: list[NotebookRecord] = [
     SCAN,
     SEARCH,
     search_of(SCRIPT, SCRIPT),
+    matrix_of(SCRIPT, REPORT),
+    bisection_of(SCRIPT, report_of(), REPORT),
     replace(SCAN, metrics=("angular",), checkpoint=SCRIPT, plan={SCRIPT: [0]}),
     scan_of(*[(float(index),) for index in range(100)]),
     report_of(checkpoint=SCRIPT, base=None, findings=(SCRIPT,)),

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 
 from harness.bench.page import benchmark_page
 from harness.bench.record import Benchmark, ModeRecord
+from harness.releases.page import bisection_page, matrix_page
 from harness.reporting import pictures
 from harness.reporting.divergence import divergence_picture, divergences
 from harness.reporting.page import plan_strip
@@ -20,9 +21,11 @@ from tests.harness.bench.records import benchmark_of, benchmarks, seconds, size
 from tests.harness.pages import (
     HOSTILE,
     LAYERS,
+    bisection_of,
     faulty_report,
     hostile_report,
     logits,
+    matrix_of,
     scan_of,
     search_of,
     sound_report,
@@ -132,7 +135,11 @@ def test_strangers_text_is_text() -> None:
         size(HOSTILE, 1000, 800), checkpoint=HOSTILE, base=HOSTILE,
         modes=(ModeRecord(HOSTILE, HOSTILE), ModeRecord(HOSTILE, None, (size(HOSTILE, 2, 1),), (HOSTILE,))),
     )  # fmt: skip
-    pages = (benchmark_page(hostile), scan_page(scan_of(HOSTILE, HOSTILE)), search_page(search_of(HOSTILE, HOSTILE)))
+    pages = (
+        benchmark_page(hostile), scan_page(scan_of(HOSTILE, HOSTILE)), search_page(search_of(HOSTILE, HOSTILE)),
+        matrix_page(matrix_of(HOSTILE, hostile_report())),
+        bisection_page(bisection_of(HOSTILE, sound_report(), hostile_report())),
+    )  # fmt: skip
     for source in pages:
         assert is_harmless(page := Page(source))
         assert shown in page.text
