@@ -50,6 +50,7 @@ def run_bisect(
             judged alike, so that there is nothing to find.
     """
     request = request_of(checkpoint, base, options)
+    step_of(progress, package, 0, 1)(0, "asking the package index for its releases")
     releases = [str(each) for each in between(stable_releases(package), package, good, bad)]
     search = _Search(package, releases, request, keeping(judge, request), progress, once(warn))
     last, changed = search.run()

@@ -24,7 +24,7 @@ def stable_releases(package: str) -> list[Version]:
         raise CannotRun(f"{package!r} is not the name of a package: write, for one, transformers") from None
     if name in SHARED:
         raise CannotRun(f"{name} is shared with the running environment: run prunecheck in one that has it")
-    # (pip 23.2.1, `commands/index.py`, which the installed pip prints in this form from 21.2 on.)
+    # (pip 23.2.1 and 26.3, `commands/index.py`.)
     found = re.search(r"^Available versions: (.*)$", run_pip("index", "versions", name), flags=re.MULTILINE)
     versions = [] if found is None else [Version(text.strip()) for text in found[1].split(",")]
     if stable := sorted(version for version in versions if not version.is_prerelease):

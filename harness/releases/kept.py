@@ -15,6 +15,7 @@ from typing import Final
 import harness
 import pruning
 from harness.cache import default_cache_directory
+from harness.errors import CannotRun
 from harness.reporting.report import write_text
 from harness.text_files import read_json_or_none
 
@@ -36,7 +37,10 @@ def keeping(judge: Judge, request: Request) -> Judge:
         except ValueError:  # there is none
             record = judge(packages, request, listener)
         if record.report is not None:  # else the reason may be gone the next time
-            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise CannotRun(f"{folder} cannot be made: {error.strerror}; set PRUNECHECK_CACHE to another") from None
             write_text(path, json.dumps(record.to_dict()) + "\n")
         return record
 

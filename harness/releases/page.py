@@ -15,6 +15,7 @@ from .view import (
     faults,
     package_rows,
     release_rows,
+    unchecked_rows,
     verdict_rows,
 )
 
@@ -52,5 +53,6 @@ def _page(
         packages=package_rows(judged),
         checks=check_rows(judged),
         faults=list(faults(judged)),
+        unchecked=unchecked_rows(judged),
         environment=environment,
     )

@@ -36,7 +36,7 @@ def run_pip(*arguments: str) -> str:
 def reason(output: str) -> str:
     """Return in one line why pip failed, from what it printed.
 
-    (pip 23.2.1 and 26.1: lines that begin with "ERROR: ", of which the first that does not tell what was passed by
+    (pip 23.2.1 and 26.3: lines that begin with "ERROR: ", of which the first that does not tell what was passed by
     says what could not be done.)
     """
     if "No module named pip" in output:

@@ -13,7 +13,7 @@ from harness.reporting.notebook import Summary
 from harness.reporting.report import FoundFault
 from harness.reporting.report_groups import group_and_property
 from harness.reporting.report_view import VERDICT_STYLES, fault_table
-from harness.reporting.report_words import verdict_text
+from harness.reporting.report_words import unchecked_parts, verdict_text, why_unchecked
 from harness.reporting.terminal import and_more, pairs, plain, section, stdout_console
 
 from .record import COULD_NOT_RUN, Bisection, Matrix, SetRecord
@@ -43,6 +43,8 @@ def print_matrix(matrix: Matrix, *, console: Console | None = None) -> None:
         sections.append(section("checks", "bold", _table(matrix.judged)))
     for packages, fault in faults(matrix.sets):
         sections.append(section(f"fault under {packages}: {fault.family} ({fault.id})", "bold red", fault_table(fault)))
+    if unchecked := unchecked_rows(matrix.sets):
+        sections.append(section("what was not checked", "bold yellow", pairs(*unchecked)))
     (console or stdout_console()).print(Group(*sections))
 
 
@@ -126,6 +128,16 @@ def faults(sets: Sequence[SetRecord]) -> Iterator[tuple[str, FoundFault]]:
             found.setdefault((fault.family, fault.id), (fault, []))[1].append(record.packages)
     for fault, packages in found.values():
         yield " and ".join(packages), fault
+
+
+def unchecked_rows(sets: Sequence[SetRecord]) -> list[tuple[str, str]]:
+    """Return, for each set under which the verdict is undecided, what was not checked, and why."""
+    return [
+        (f"{part} under {record.packages}", "; ".join(why_unchecked(record.report, part)))
+        for record in sets
+        if record.report is not None and record.verdict == "undecided"
+        for part in unchecked_parts(record.report)
+    ]
 
 
 def matrix_summary(matrix: Matrix) -> Summary:

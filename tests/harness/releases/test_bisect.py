@@ -101,6 +101,13 @@ def test_what_is_judged_anew(released: list[Version], pair: tuple[Path, Path], t
     assert again.asked == ["fakepkg==2"]
 
 
+def test_judgements_that_cannot_be_kept(released: list[Version], pair: tuple[Path, Path], tmp_path: Path) -> None:
+    """Where judgements cannot be kept, the message names the folder and the remedy."""
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(CannotRun, match=r"judged/.* cannot be made: .*; set PRUNECHECK_CACHE to another"):
+        searched(pair, FakeJudge(37))
+
+
 def test_nothing_to_find(released: list[Version], pair: tuple[Path, Path]) -> None:
     """Where both ends are judged alike, that is said, and what they came to."""
     with pytest.raises(CannotRun, match="fakepkg 1 and 100 are judged alike, sound: there is nothing to find"):
