@@ -82,6 +82,13 @@ def _add_options(parser: pytest.Parser, prefix: str) -> None:
         default=False if prefix != "--" else argparse.SUPPRESS,
         help="let the pruned checkpoint's own code run; that of a release of prunecheck needs no leave",
     )
+    group.addoption(
+        f"{prefix}allow-partial",
+        dest=_place("allow-partial"),
+        action="store_true",
+        default=False if prefix != "--" else argparse.SUPPRESS,
+        help="let the suite pass though keys, bytes or logits could not be checked, or a check could not decide",
+    )
 
 
 def _place(name: str) -> str:
@@ -122,6 +129,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     options = session.config.option
     if session.config.stash.get(_IS_SUITE, False) and not (options.showfixtures or options.show_fixtures_per_test):
         _harness("suite.preparing").prepared(session.config)
+        if not session.config.getoption(_place("allow-partial")):
+            session.config.pluginmanager.register(_harness("suite.verdict").Verdict())
 
 
 @pytest.fixture(scope="session")

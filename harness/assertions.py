@@ -113,9 +113,13 @@ def _require_sound(report: Report) -> Report:
     for fault in report.faults:
         lines += [f"  {fault.family}: {fault.cause}", *(f"    {text}" for text in fault.evidence)]
         lines.append(f"    {fault.remedy}")
+    lines += [f"  crashed: {check.name}: {check.reason}" for check in report.checks if check.outcome == "error"]
     if report.verdict == "undecided":
+        words = {"undecided": "could not decide", "skipped": "not checked"}
         lines += [
-            f"  not checked: {check.name}: {check.reason}" for check in report.checks if check.outcome == "skipped"
+            f"  {words[check.outcome]}: {check.name}: {check.reason}"
+            for check in report.checks
+            if check.outcome in words
         ]
     raise AssertionError("\n".join(lines))
 

@@ -1,6 +1,7 @@
-"""The command `prunecheck`. Exit codes: 0 sound or done, 1 fault found, 2 could not run."""
+"""The command `prunecheck`. Exit codes: 0 sound or done, 1 fault found, 2 could not run, 3 undecided."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -11,12 +12,15 @@ from pruning import PlanError, PrunePlan, PruningError, __version__
 from pruning.plan import SUBLAYERS
 
 from .bench.command import bench
+from .crashes import last_line, whole_traceback
 from .errors import CannotRun
 from .refresh_command import refresh
 from .releases.command import bisect, matrix
 from .scan.command import scan
 from .search.command import plan as search_plan
 from .signals import ended_by, exit_at_signals
+
+DEBUG = "PRUNECHECK_DEBUG"  # the environment variable with which crashes are shown in full
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,20 +36,36 @@ PlanFile = Annotated[
 
 
 def main() -> NoReturn:
-    """Run the command line; a user's mistake becomes one line on stderr and exit code 2."""
+    """Run the command line; a user's mistake, or a crash of ours, becomes one line on stderr and exit code 2."""
     exit_at_signals()
     try:
         app()
+    except SystemExit as end:
+        # typer ends with 1 where nobody reads what is printed, which would stand for a fault (0.29.2, `core._main`).
+        if isinstance(end.__context__, BrokenPipeError):
+            sys.exit(2)
+        raise
     except Exception as error:
         if (ended := ended_by(error)) is not None:
             sys.exit(ended.code)
-        if not isinstance(error, PruningError | CannotRun):
-            raise
-        from .reporting.terminal import visible  # names from strangers may hold what a terminal obeys
-
-        print(f"prunecheck: {visible(str(error))}", file=sys.stderr)
+        _tell(error)
         sys.exit(2)
     sys.exit(0)
+
+
+def _tell(error: Exception) -> None:
+    """Write one line on stderr for an error that ends the command; for a crash, if it is asked for, the traceback."""
+    from .reporting.terminal import visible  # names from strangers may hold what a terminal obeys
+
+    message = str(error)
+    if not isinstance(error, PruningError | CannotRun):
+        message = f"internal error, which says nothing of a checkpoint: {last_line(error)}"
+        if os.environ.get(DEBUG) or "--debug" in sys.argv:
+            for line in whole_traceback(error).splitlines():
+                print(visible(line), file=sys.stderr)
+        else:
+            message += f"; set {DEBUG}=1 to see the traceback, and report it"
+    print(f"prunecheck: {visible(message)}", file=sys.stderr)
 
 
 def _show_version(wanted: bool) -> None:
@@ -73,12 +93,13 @@ def demo(
     """Prune a real Qwen3 checkpoint, load it in several ways, prove each equal to a reference, let it talk.
 
     The checkpoint is fetched once (93 MB) and kept in the user's cache; PRUNECHECK_CHECKPOINT names another. The
-    plan is a bundled one unless --plan names a file.
+    plan is a bundled one unless --plan names a file. Exit code 0: sound; 1: faulty; 2: it could not run; 3: undecided,
+    since a way of loading crashed.
     """
     from .demo import bundled_plan, run_demo  # torch and transformers, for which `prune` has no use
     from .demo_view import print_report
     from .progress import step_progress
-    from .reporting.report import require_writable, write_text
+    from .reporting.report import EXIT_CODES, require_writable, write_text
 
     require_writable(json_file)
     with step_progress() as step:
@@ -86,7 +107,7 @@ def demo(
     print_report(report)
     if json_file is not None:
         write_text(json_file, json.dumps(report.to_dict(), indent=2) + "\n")
-    raise typer.Exit(0 if report.verdict == "sound" else 1)
+    raise typer.Exit(EXIT_CODES[report.verdict])
 
 
 @app.command()
@@ -124,10 +145,14 @@ def check(
     workers: Annotated[
         str, typer.Option("-n", "--workers", metavar="WORKERS", help="Processes to run in: a number, or auto.")
     ] = "1",
+    debug: Annotated[
+        bool, typer.Option("--debug", envvar=DEBUG, help="Show the whole traceback of each check that crashes.")
+    ] = False,
 ) -> None:
     """Judge the pruned checkpoint CKPT: is it what its plan makes of the base?
 
-    Exit code 0: sound; 1: faulty; 2: undecided, or it could not be judged. Without --base all is checked that can be.
+    Exit code 0: sound; 1: faulty; 2: it could not be judged; 3: undecided, since something could not be checked, or a
+    check crashed. Without --base all is checked that can be.
     """
     from .reporting.report import EXIT_CODES, require_writable, write_text
     from .text_files import checkpoint_directory
@@ -160,7 +185,7 @@ def check(
             warn=warn,
             **options,
         )
-    print_report(report)
+    print_report(report, debug=debug)
     if json_file is not None:
         write_text(json_file, json.dumps(report.to_dict(), indent=2) + "\n")
     if junit_file is not None:
@@ -187,7 +212,8 @@ def compare(
 ) -> None:
     """Say what changed between two reports, or two benchmarks: of two versions of a library, or of two plans.
 
-    Exit code 0: nothing got worse; 1: the verdict, a check, or a gain of pruning did; 2: a file is none of these.
+    Exit code 0: nothing got worse; 1: the verdict, a check, or a gain of pruning did; 2: a file is none of these. A
+    check that crashes now got worse.
     """
     from .bench.record import is_benchmark
     from .reporting.report import read_record

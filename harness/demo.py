@@ -19,12 +19,15 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from pruning import CheckpointError, PrunePlan, prune_checkpoint
 from pruning.loader import load_pruned
 
+from .crashes import last_line, whole_traceback
 from .loading_modes import LoadingMode
 from .quiet import quiet_libraries
 from .real_checkpoint import real_checkpoint_path
 from .references import identity_reference, reference_logits, zero_weight_reference
+from .reporting.report import Verdict
 from .resident import resident_weight_bytes
 from .scratch import scratch_folder
+from .signals import ended_by
 from .stored_bytes import differing_tensor
 from .tolerances import tolerance
 
@@ -44,17 +47,19 @@ class DemoRow:
     """One way of loading: `seconds` to load, weights resident in `bytes`, and how far the logits are from what.
 
     `difference` is the largest absolute logit difference to the equally loaded reference, `allowed` the largest
-    that the table of tolerances allows. `reason` says why the row is faulty or was not run, else it is None.
+    that the table of tolerances allows. `reason` says why the row is faulty, crashed or was not run, else it is None;
+    of a crash it is the last line of the `traceback`.
     """
 
     mode: str
-    outcome: str  # "sound", "faulty" or "skipped"
+    outcome: str  # "sound", "faulty", "error" or "skipped"
     reason: str | None = None
     seconds: float | None = None
     bytes: int | None = None
     difference: float | None = None
     allowed: float | None = None
     answer: str | None = None
+    traceback: str | None = None
 
 
 @dataclass(frozen=True)
@@ -69,13 +74,14 @@ class DemoReport:
     rows: tuple[DemoRow, ...]
 
     @property
-    def verdict(self) -> str:
-        """`"faulty"` if any row is, else `"sound"`."""
-        return "faulty" if any(row.outcome == "faulty" for row in self.rows) else "sound"
+    def verdict(self) -> Verdict:
+        """`"faulty"` if any row is, `"undecided"` if one crashed, else `"sound"`."""
+        outcomes = {row.outcome for row in self.rows}
+        return "faulty" if "faulty" in outcomes else "undecided" if "error" in outcomes else "sound"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON holds it."""
-        return {"schema": 1, "verdict": self.verdict, **asdict(self)}
+        return {"schema": 2, "verdict": self.verdict, **asdict(self)}
 
 
 def bundled_plan() -> PrunePlan:
@@ -112,7 +118,13 @@ def run_demo(plan: PrunePlan, step: Callable[[str], None]) -> DemoReport:
         input_ids = _chat_tokens(tokenizer, prompt)
         for mode in LOADING_MODES:
             step(f"loading and judging: {mode.name}")
-            rows.append(_mode_row(mode, pruned, base, plan, tokenizer, input_ids))
+            try:
+                rows.append(_mode_row(mode, pruned, base, plan, tokenizer, input_ids))
+            except Exception as error:  # a crash, which costs no other way of loading
+                if ended_by(error) is not None:
+                    raise
+                crash = last_line(error), whole_traceback(error)
+                rows.append(DemoRow(mode=mode.name, outcome="error", reason=crash[0], traceback=crash[1]))
     return DemoReport(
         base=str(base),
         plan=plan.to_dict(),

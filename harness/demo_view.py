@@ -10,6 +10,7 @@ from .demo import DemoReport
 
 # Wide enough that a table written to a file or a pipe keeps one line a row.
 _WIDTH_WITHOUT_TERMINAL = 160
+_STYLES = {"sound": "green", "faulty": "bold red", "error": "bold red", "skipped": "yellow"}
 
 
 def print_report(report: DemoReport) -> None:
@@ -43,7 +44,7 @@ def _table(report: DemoReport) -> Table:
             "" if row.bytes is None else f"{row.bytes / 1e6:.1f}",
             "" if row.difference is None else f"{row.difference:.2g}",
             "" if row.allowed is None else f"{row.allowed:.2g}",
-            Text(row.outcome, style={"sound": "green", "faulty": "bold red", "skipped": "yellow"}[row.outcome]),
+            Text(row.outcome, style=_STYLES[row.outcome]),
             Text(row.reason or row.answer or "every stored tensor is the base's, byte for byte"),
         )
     return table
@@ -52,8 +53,11 @@ def _table(report: DemoReport) -> Table:
 def _verdict(report: DemoReport) -> Text:
     if report.verdict == "sound":
         return Text("sound: the pruned checkpoint is the model that was meant", style="bold green")
-    faulty = next(row for row in report.rows if row.outcome == "faulty")
-    return Text(f"faulty: {faulty.mode}: {faulty.reason}", style="bold red")
+    outcome = "faulty" if report.verdict == "faulty" else "error"
+    row = next(row for row in report.rows if row.outcome == outcome)
+    if report.verdict == "faulty":
+        return Text(f"faulty: {row.mode}: {row.reason}", style="bold red")
+    return Text(f"undecided: {row.mode} crashed: {row.reason}", style="bold yellow")
 
 
 def _megabytes(count: int) -> str:

@@ -17,6 +17,7 @@ from .reporting.report import FoundFault
 from .runner import Judged, new_session, run_checks
 from .scratch import scratch_folder
 from .subject import Subject
+from .whose_error import raised_by
 
 _OF_WHAT_IS_PRUNED: Final = frozenset({"residual", "gate", "plan"})
 _WHAT_RUNS: Final = frozenset({"called", "poison", "logits"})  # checks
@@ -29,7 +30,7 @@ def faults_of_the_code(
 ) -> tuple[FoundFault, ...]:
     """Return the faults that the checkpoint's own code has by itself, where faults of what is stored hide them.
 
-    `told` are the families of the faults that are told anyway.
+    `told` are the families of the faults that are told anyway. Raises RuntimeError if a check crashes on the way.
     """
     stored = any(name.startswith("stored.") for name in judged.faults)
     hidden = any(not name.startswith("stored.") for name in judged.faults)
@@ -42,6 +43,9 @@ def faults_of_the_code(
         if candidate is None:
             return ()
         again = run_checks(candidate, [check for check in checks([mode]) if check.mode is not None], memory=memory)
+        for record in again.records:
+            if record.outcome == "error":
+                raise RuntimeError(f"{record.name} crashed on the repaired checkpoint: {record.traceback}")
         faults = diagnose(again.faults)
         faults += faults_of_the_layers(candidate, again, faults, memory)
     if any(name.endswith(".load") for name in again.faults) and f"{mode.name}.load" not in judged.faults:
@@ -71,8 +75,10 @@ def faults_of_the_layers(
         session = new_session(subject, mode, scratch, model, memory)
         try:
             wrong = computing_otherwise(session, BATCHES["random"](session))
-        except Exception:  # whatever a checkpoint's code raises, which the checks tell
-            return ()
+        except Exception as error:
+            if not raised_by(error, session.model):
+                raise
+            return ()  # whatever a checkpoint's code raises, which the checks tell
         finally:
             session.close()
     if not wrong:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +21,7 @@ from .memory import available_bytes, too_large
 from .quiet import quiet_libraries
 from .reporting.environment import environment
 from .reporting.report import Coverage, FoundFault, Report
-from .runner import Judged, Progress, run_checks
+from .runner import Judged, Progress, run_check, run_checks
 from .subject import Subject, read_subject
 
 
@@ -77,10 +79,12 @@ def check_checkpoint(
             judged = run_in_processes(subject, chosen, workers, memory, progress)
         else:
             judged = run_checks(subject, chosen, memory=memory, progress=progress)
-        carried, unexplained = told_apart(subject, chosen, judged, memory, progress)
-        faults = carried + diagnose(unexplained.faults)
-        faults += faults_of_the_code(subject, judged, {fault.family for fault in faults}, memory)
-        faults += faults_of_the_layers(subject, judged, faults, memory)
+        judged, faults = _diagnosed(
+            judged,
+            lambda: told_apart(subject, chosen, judged, memory, progress),
+            code=lambda told: faults_of_the_code(subject, judged, {fault.family for fault in told}, memory),
+            layers=lambda told: faults_of_the_layers(subject, judged, told, memory),
+        )
     options = {
         "device_map": list(device_map), "dtype": list(dtype), "quantisation": list(quantisation), "keyword": keyword,
         "trust_remote_code": trust_remote_code,
@@ -113,9 +117,11 @@ def check_model(
         try:
             model.eval()
             judged = run_checks(subject, chosen, model=model, progress=progress)
-            carried, unexplained = told_apart_of_model(model, subject, chosen, judged)
-            faults = carried + diagnose(unexplained.faults)
-            faults += faults_of_the_layers(subject, judged, faults, model=model)
+            judged, faults = _diagnosed(
+                judged,
+                lambda: told_apart_of_model(model, subject, chosen, judged),
+                layers=lambda told: faults_of_the_layers(subject, judged, told, model=model),
+            )
         finally:
             for module, was_training in training.items():  # parts may be frozen in evaluation mode
                 module.training = was_training
@@ -133,6 +139,37 @@ def checks_that_fit(subject: Subject, modes: list[LoadingMode], memory: int | No
     if plain and all(mode in large for mode in plain) and subject.says_nothing is None:
         modes = [*modes, LoadingMode("disk-all", plain[-1].precision)]
     return list(checks(modes, too_large=large))
+
+
+def _diagnosed(
+    judged: Judged,
+    tell_apart: Callable[[], tuple[Sequence[FoundFault], Judged]],
+    **steps: Callable[[Sequence[FoundFault]], Iterable[FoundFault]],
+) -> tuple[Judged, tuple[FoundFault, ...]]:
+    """Return the faults to tell: the causes of what was found, and what each step adds to the faults told before it.
+
+    `tell_apart` returns the fault of carried code, and what was judged less what it explains. A step that crashes costs
+    nothing that the others tell, and is one more record, as a check that crashes is.
+    """
+    told: list[FoundFault] = []
+    unexplained = judged
+
+    def carried_code(_: Sequence[FoundFault]) -> Sequence[FoundFault]:
+        nonlocal unexplained
+        faults, unexplained = tell_apart()
+        return faults
+
+    steps = {"carried-code": carried_code, "causes": lambda _: diagnose(unexplained.faults), **steps}
+    records = list(judged.records)
+    for name, step in steps.items():
+        record, _ = run_check(Check(f"diagnosis.{name}", partial(_tell, step)), told)
+        if record.outcome == "error":
+            records.append(record)
+    return replace(judged, records=tuple(records)), tuple(told)
+
+
+def _tell(step: Callable[[Sequence[FoundFault]], Iterable[FoundFault]], told: list[FoundFault]) -> None:
+    told.extend(step(tuple(told)))
 
 
 def _report(

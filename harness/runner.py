@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from .checks.check import Check, FaultFound, NotChecked, Undecided
+from .crashes import last_line, whole_traceback
 from .loading_modes import LoadingMode
 from .memory import available_bytes, too_large
 from .panics import panics_as_errors
 from .reporting.report import CheckRecord, FoundFault, Outcome
 from .scratch import scratch_folder
-from .session import Session, first_line
+from .session import Session
+from .signals import ended_by
 from .subject import Subject
 
 Progress = Callable[[int, int, str], None]
@@ -75,11 +77,16 @@ def new_session(
 
 
 def run_check(check: Check, target: Any) -> tuple[CheckRecord, tuple[FoundFault, ...]]:
-    """Run one check on a Subject or a Session; never raises what the check raises to say what it found."""
+    """Run one check on a Subject or a Session, and return what it came to: what the check raises is part of that.
+
+    Whatever it raises beside FaultFound, NotChecked and Undecided is a crash, the outcome `error`. SystemExit is one,
+    too: code of a checkpoint that ends the process must not end it as sound. A signal that ends the command is raised.
+    """
     started = time.perf_counter()
     found: tuple[FoundFault, ...] = ()
     outcome: Outcome = "passed"
     reason: str | None = None
+    crash: str | None = None
     numbers: dict[str, float] = {}
     try:
         with panics_as_errors():
@@ -90,6 +97,8 @@ def run_check(check: Check, target: Any) -> tuple[CheckRecord, tuple[FoundFault,
         outcome, reason = "undecided", str(error)
     except FaultFound as error:
         outcome, reason, found, numbers = "failed", str(error), error.faults, dict(error.numbers)
-    except Exception as error:  # no error of ours, or of the code that is judged, costs the rest of the report
-        outcome, reason = "skipped", f"the check itself failed, {type(error).__name__}: {first_line(error)}"
-    return CheckRecord(check.name, outcome, reason, time.perf_counter() - started, numbers), found
+    except (Exception, SystemExit) as error:  # a crash, which costs no other check
+        if ended_by(error) is not None:
+            raise
+        outcome, reason, crash = "error", last_line(error), whole_traceback(error)
+    return CheckRecord(check.name, outcome, reason, time.perf_counter() - started, numbers, crash), found

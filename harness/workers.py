@@ -11,8 +11,10 @@ from typing import Any
 import torch
 
 from .checks.check import Check
+from .crashes import last_line, whole_traceback
 from .memory import available_bytes
 from .quiet import quiet_libraries
+from .reporting.report import CheckRecord
 from .runner import Judged, run_checks
 from .subject import Subject
 
@@ -20,7 +22,10 @@ from .subject import Subject
 def run_in_processes(
     subject: Subject, chosen: Sequence[Check], workers: int, memory: int | None, progress: Any = None
 ) -> Judged:
-    """Run `chosen` in at most `workers` processes, the checks of one loading mode together; results in their order."""
+    """Run `chosen` in at most `workers` processes, the checks of one loading mode together; results in their order.
+
+    Checks whose process dies have the outcome `error`.
+    """
     groups: dict[str, list[Check]] = {}
     for check in chosen:
         groups.setdefault(check.mode.name if check.mode is not None else "", []).append(check)
@@ -35,7 +40,10 @@ def run_in_processes(
         count = 0
         for future in as_completed(futures):
             name = futures[future]
-            done.append(future.result())
+            try:
+                done.append(future.result())
+            except Exception as error:  # the process died, or could not be told what to run
+                done.append(_lost(groups[name], error))
             count += len(groups[name])
             if progress is not None:
                 progress(count, len(chosen), name or "stored")
@@ -47,6 +55,13 @@ def run_in_processes(
         {name: faults[name] for name in order if name in faults},
         tuple(dict.fromkeys(finding for judged in done for finding in judged.findings)),
     )
+
+
+def _lost(group: Sequence[Check], error: Exception) -> Judged:
+    """Return a crash for each check whose outcome is not known: with one process that dies, the pool loses others'."""
+    reason = f"the process that ran it, or one beside it, died: {last_line(error)}"
+    text = whole_traceback(error)
+    return Judged(tuple(CheckRecord(check.name, "error", reason, 0.0, {}, text) for check in group))
 
 
 def _run_group(subject: Subject, group: Sequence[Check], threads: int, memory: int) -> Judged:

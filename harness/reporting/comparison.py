@@ -40,8 +40,8 @@ class CheckChange:
 
     @property
     def is_regression(self) -> bool:
-        """Whether it passed, and passes no more."""
-        return self.before == "passed"
+        """Whether it passed, and passes no more, or crashes now: what a crash hides may be anything."""
+        return self.before == "passed" or self.after == "error"
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Comparison:
 
     @property
     def is_regression(self) -> bool:
-        """Whether the verdict got worse, or a check that passed failed, was skipped or did not run."""
+        """Whether the verdict got worse, a check that passed does not any more, or one crashes that did not."""
         worse = _FROM_BEST.index(self.verdict.after) > _FROM_BEST.index(self.verdict.before)
         return worse or any(change.is_regression for change in self.checks)
 

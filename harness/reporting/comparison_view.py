@@ -120,9 +120,11 @@ def _conclusion(comparison: Comparison) -> RenderableType:
     if not comparison.is_regression:
         return section("no regression: whatever passed before passes still", "bold green")
     before, after = comparison.verdict.before, comparison.verdict.after
-    lost = sum(change.is_regression for change in comparison.checks)
+    lost = sum(change.before == "passed" for change in comparison.checks)
+    crashed = sum(change.after == "error" for change in comparison.checks)
     verdict = f"{after} instead of {before}; " if after != before else ""
-    return section(f"regression: {verdict}{lost} of the checks that passed pass no more", "bold red")
+    crashes = f"; {crashed} crash now" if crashed else ""
+    return section(f"regression: {verdict}{lost} of the checks that passed pass no more{crashes}", "bold red")
 
 
 def _table(*titles: str) -> Table:

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 from .report import CheckRecord, FoundFault, Report
 from .report_groups import Group, group_and_property, groups
+from .report_words import reason_of, verdict_text
 
 # What XML 1.0 allows; there is no way to write anything else, not even as a character reference.
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -15,10 +16,12 @@ _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 def junit_xml(report: Report) -> str:
     """Return JUnit XML: a suite for what is stored and for each loading mode, a case for each check, and the verdict.
 
-    CI systems know passed, failed and skipped, and call it green when nothing failed. An undecided report is all that:
-    each check passed or was skipped. So the verdict is a case of its own, which passes when it is sound, fails when it
-    is faulty, with causes and remedies, and is an error, "could not be run", when it is undecided. It is there in every
-    report, so that its history can be followed. Characters that XML does not allow become U+FFFD.
+    A check that crashed is an error, with its traceback; one that could not decide is skipped, with its reason.
+
+    CI systems know passed, failed and skipped, and call it green when nothing failed. An undecided report can be all
+    that: each check passed or was skipped. So the verdict is a case of its own, which passes when it is sound, fails
+    when it is faulty, with causes and remedies, and is an error, "could not be run", when it is undecided. It is there
+    in every report, so that its history can be followed. Characters that XML does not allow become U+FFFD.
     """
     suites = [_verdict_suite(report), *(_group_suite(report, group) for group in groups(report))]
     root = ElementTree.Element("testsuites", name="prunecheck")
@@ -37,8 +40,8 @@ def _verdict_suite(report: Report) -> ElementTree.Element:
             ElementTree.SubElement(properties, "property", name=name, value=_allowed(value))
     case = ElementTree.SubElement(suite, "testcase", classname="prunecheck", name="verdict", time="0.000")
     if report.verdict == "undecided":
-        missing = "keys, bytes and logits were not all checked, which a verdict takes: see the cases that were skipped"
-        ElementTree.SubElement(case, "error", message=missing, type="undecided")
+        message = f"{verdict_text(report)}: see the cases that are errors, and those that were skipped"
+        ElementTree.SubElement(case, "error", message=_allowed(message), type="undecided")
     elif report.verdict == "faulty":
         causes = "; ".join(fault.cause for fault in report.faults) or "checks failed, and no cause is known"
         details = "\n\n".join(map(_details, report.faults))
@@ -52,7 +55,9 @@ def _group_suite(report: Report, group: Group) -> ElementTree.Element:
     for check in group.checks:
         classname, name = map(_allowed, group_and_property(check.name))
         case = ElementTree.SubElement(suite, "testcase", classname=classname, name=name, time=_seconds(check.seconds))
-        if check.outcome == "skipped":
+        if check.outcome == "error":
+            _add(case, "error", reason_of(check), reason_of(check).partition(":")[0], check.traceback or "")
+        elif check.outcome in ("skipped", "undecided"):
             ElementTree.SubElement(case, "skipped", message=_allowed(check.reason or ""))
         elif check.outcome == "failed":
             fault = _fault_of(check, report)

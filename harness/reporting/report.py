@@ -14,7 +14,9 @@ from harness.errors import CannotRun
 
 from .notebook import NotebookRecord, Summary
 
-SCHEMA = 1
+SCHEMA = 2
+# 0.1.0 wrote the first: it has no tracebacks, and neither of the outcomes "error" and "undecided".
+_READABLE = (1, 2)
 
 FAMILIES = (
     "files", "config", "class", "plan", "keys", "tied-head", "code", "residual", "gate", "buffers", "cache",
@@ -24,7 +26,7 @@ FAMILIES = (
 Outcome = Literal["passed", "failed", "error", "undecided", "skipped"]
 Verdict = Literal["sound", "faulty", "undecided"]
 
-EXIT_CODES: Mapping[Verdict, int] = {"sound": 0, "faulty": 1, "undecided": 2}
+EXIT_CODES: Mapping[Verdict, int] = {"sound": 0, "faulty": 1, "undecided": 3}
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,17 @@ class FoundFault:
 
 @dataclass(frozen=True)
 class CheckRecord:
-    """What one check came to; `reason` says why it failed or was skipped, `numbers` are what it measured."""
+    """What one check came to; `reason` says why it did not pass, `numbers` are what it measured.
+
+    The outcome "error" is a crash of the check: `reason` is the last line of its `traceback`, which others do not have.
+    """
 
     name: str
     outcome: Outcome
     reason: str | None
     seconds: float
     numbers: Mapping[str, float] = field(default_factory=dict)
+    traceback: str | None = None
 
 
 def limited_number(numbers: Mapping[str, float]) -> str:
@@ -88,13 +94,15 @@ class Report(NotebookRecord):
 
     @property
     def verdict(self) -> Verdict:
-        """`"faulty"` if a check failed, `"sound"` if enough was checked, else `"undecided"`."""
-        if self.faults or any(check.outcome == "failed" for check in self.checks):
+        """`"faulty"` if a check failed, `"sound"` if enough was checked and nothing crashed, else `"undecided"`."""
+        outcomes = {check.outcome for check in self.checks}
+        if self.faults or "failed" in outcomes:
             return "faulty"
-        some = any(check.outcome == "passed" for check in self.checks)
-        if self.coverage.is_complete or (self.coverage.partial_allowed and some):
-            return "sound"
-        return "undecided"
+        if "error" in outcomes:
+            return "undecided"
+        if self.coverage.partial_allowed:
+            return "sound" if self.coverage.is_complete or "passed" in outcomes else "undecided"
+        return "sound" if self.coverage.is_complete and "undecided" not in outcomes else "undecided"
 
     def summary(self) -> Summary:
         """Return what people see first: verdict, plan, counts, faults."""
@@ -115,8 +123,9 @@ class Report(NotebookRecord):
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
         """Read what `to_dict` wrote; raises ValueError, in one line, for anything else."""
-        if not isinstance(content, Mapping) or content.get("schema") != SCHEMA:
-            raise ValueError(f"not a report of schema {SCHEMA}")
+        schema = content.get("schema") if isinstance(content, Mapping) else None
+        if schema not in _READABLE:
+            raise ValueError(f"not a report of schema {' or '.join(map(str, _READABLE))}")
         try:
             report = cls(
                 checkpoint=content["checkpoint"],
@@ -131,12 +140,12 @@ class Report(NotebookRecord):
                 environment=content["environment"],
             )
         except KeyError as error:
-            raise ValueError(f"not a report of schema {SCHEMA}: it has no {error}") from None
+            raise ValueError(f"not a report of schema {schema}: it has no {error}") from None
         except TypeError as error:
-            raise ValueError(f"not a report of schema {SCHEMA}: {error}") from None
+            raise ValueError(f"not a report of schema {schema}: {error}") from None
         for name, is_right in _types(report).items():
             if not is_right:
-                raise ValueError(f"not a report of schema {SCHEMA}: {name} holds something else than it should")
+                raise ValueError(f"not a report of schema {schema}: {name} holds something else than it should")
         return report
 
     @classmethod
@@ -168,7 +177,8 @@ def _is_check(check: CheckRecord) -> bool:
     if not isinstance(check.numbers, Mapping) or check.outcome not in get_args(Outcome):
         return False
     numbers = all(isinstance(number, int | float) for number in (check.seconds, *check.numbers.values()))
-    return numbers and isinstance(check.name, str) and isinstance(check.reason, str | None)
+    texts = all(isinstance(text, str | None) for text in (check.reason, check.traceback))
+    return numbers and texts and isinstance(check.name, str)
 
 
 def read_record(path: Path, what: str = "record") -> Any:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 from .report import CheckRecord, Outcome, Report
 
 STORED = "stored"
+_ALWAYS_COUNTED: tuple[Outcome, ...] = ("passed", "failed", "skipped")
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,12 @@ class Group:
     def of(self, outcome: Outcome) -> list[CheckRecord]:
         """Return its checks of an outcome."""
         return [check for check in self.checks if check.outcome == outcome]
+
+
+def counted_outcomes(report: Report) -> tuple[Outcome, ...]:
+    """Return the outcomes that a table of a report counts: crashes, and what is undecided, where there is any."""
+    found = {check.outcome for check in report.checks}
+    return tuple(outcome for outcome in get_args(Outcome) if outcome in found or outcome in _ALWAYS_COUNTED)
 
 
 def group_title(name: str) -> str:

@@ -8,22 +8,25 @@ from dataclasses import dataclass
 from .divergence import divergence_picture, is_of_a_layer
 from .page import made_with, page, plan_strip
 from .report import CheckRecord, Report, limited_number
-from .report_groups import Group, group_and_property, groups
+from .report_groups import Group, counted_outcomes, group_and_property, groups
 from .report_words import (
+    CAME_TO_NOTHING,
+    CRASHED,
     FINDINGS,
     LONGEST_REASON,
     NO_CAUSE,
     UNDECIDED,
     advice,
     coverage_rows,
+    crashed_rows,
     failed_rows,
     fault_titles,
+    open_rows,
     plan_and_source,
     reason_of,
     skipped_rows,
-    unchecked_parts,
+    undecided_rows,
     verdict_text,
-    why_unchecked,
 )
 from .terminal import shortened
 
@@ -33,7 +36,7 @@ _IN_COLUMNS = ("difference", "relative", "allowed")
 
 @dataclass(frozen=True)
 class _Row:
-    """A check: what it measured beside what is allowed, its other numbers, and why it failed or was skipped."""
+    """A check: what it measured beside what is allowed, its other numbers, and why it did not pass."""
 
     name: str
     outcome: str
@@ -51,7 +54,12 @@ def report_page(report: Report) -> str:
         verdict=verdict_text(report).partition(": "),
         coverage=coverage_rows(report),
         undecided=UNDECIDED,
-        unchecked=[(part, "; ".join(why_unchecked(report, part))) for part in unchecked_parts(report)],
+        unchecked=open_rows(report),
+        crashed_title=CRASHED,
+        crashed=crashed_rows(report),
+        undecided_title=CAME_TO_NOTHING,
+        undecided_checks=undecided_rows(report),
+        outcomes=counted_outcomes(report),
         advice=list(advice(report)),
         faults=list(zip(fault_titles(report), report.faults, strict=True)),
         no_cause=NO_CAUSE,

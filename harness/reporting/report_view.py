@@ -4,57 +4,63 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import get_args
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from .notebook import Summary, plan_text
-from .report import FoundFault, Outcome, Report
-from .report_groups import groups
+from .report import FoundFault, Report
+from .report_groups import counted_outcomes, groups
 from .report_words import (
+    CAME_TO_NOTHING,
+    CRASHED,
     FINDINGS,
     NO_CAUSE,
     UNDECIDED,
     advice,
+    crashed_rows,
     failed_rows,
     fault_titles,
+    open_rows,
     plan_and_source,
     skipped_rows,
-    unchecked_parts,
+    tracebacks,
+    undecided_rows,
     verdict_text,
-    why_unchecked,
 )
 from .terminal import pairs, plain, section, stdout_console
 
 VERDICT_STYLES = {"sound": "bold green", "faulty": "bold red", "undecided": "bold yellow"}
+_ALARMING = ("failed", "error")
 
 
-def print_report(report: Report, *, console: Console | None = None) -> None:
-    """Write a report for people to `console`, by default stdout."""
-    sections = [_summary(report), _table(report), *_failed(report), *_skipped(report), *_faults(report)]
-    sections += [*_findings(report), *_undecided(report)]
+def print_report(report: Report, *, console: Console | None = None, debug: bool = False) -> None:
+    """Write a report for people to `console`, by default stdout; `debug`: with the whole traceback of each crash."""
+    sections = [*_crashed(report, debug), _summary(report), _table(report), *_failed(report)]
+    sections += [*_undecided_checks(report), *_skipped(report), *_faults(report), *_findings(report)]
+    sections += [*_undecided(report)]
     (console or stdout_console()).print(Group(*sections))
 
 
 def report_summary(report: Report) -> Summary:
     """Return what a notebook shows of a report: verdict, plan, counts, faults, findings; in HTML the groups, too."""
-    counts = Counter(check.outcome for check in report.checks)
+    counts, outcomes = Counter(check.outcome for check in report.checks), counted_outcomes(report)
     facts = [
         ("checkpoint", report.checkpoint),
         ("base", report.base or "none was given"),
         ("plan", plan_text(report.plan)),
-        ("checks", ", ".join(f"{counts[outcome]} {outcome}" for outcome in get_args(Outcome))),
+        ("checks", ", ".join(f"{counts[outcome]} {outcome}" for outcome in outcomes)),
+        *((f"crashed: {name}", reason) for name, reason in crashed_rows(report)),
     ]
     for fault in report.faults:
         facts += [(f"fault: {fault.family}", fault.cause), ("remedy", fault.remedy)]
     facts += [("finding", finding) for finding in report.findings]
     rows = [
-        [group.title, *(str(group.count(outcome)) for outcome in get_args(Outcome)), f"{group.seconds:.1f}"]
+        [group.title, *(str(group.count(outcome)) for outcome in outcomes), f"{group.seconds:.1f}"]
         for group in groups(report)
     ]
-    return Summary(verdict_text(report), facts, ("checks", *get_args(Outcome), "seconds"), rows)
+    return Summary(verdict_text(report), facts, ("checks", *outcomes, "seconds"), rows)
 
 
 def _summary(report: Report) -> RenderableType:
@@ -69,24 +75,35 @@ def _summary(report: Report) -> RenderableType:
 def _table(report: Report) -> Table:
     table = Table()
     table.add_column("checks", overflow="fold")
-    for title in ("passed", "failed", "skipped", "seconds"):
+    outcomes = counted_outcomes(report)
+    for title in (*outcomes, "seconds"):
         table.add_column(title, justify="right", overflow="fold")
     for group in groups(report):
         if not group.is_skipped_mode:  # those are told of below, in one line for each reason
-            failed = group.count("failed")
-            table.add_row(
-                plain(group.title),
-                str(group.count("passed")),
-                Text(str(failed), style="bold red" if failed else ""),
-                str(group.count("skipped")),
-                f"{group.seconds:.1f}",
-            )
+            counts = ((outcome, group.count(outcome)) for outcome in outcomes)
+            cells = (Text(str(n), style="bold red" if n and outcome in _ALARMING else "") for outcome, n in counts)
+            table.add_row(plain(group.title), *cells, f"{group.seconds:.1f}")
     return table
+
+
+def _crashed(report: Report, debug: bool) -> Iterator[RenderableType]:
+    """Yield the crashes, which stand before all else: nothing below them can be taken for the whole."""
+    if not (rows := crashed_rows(report)):
+        return
+    yield Group(plain(CRASHED, "bold red"), pairs(*rows))
+    for name, text in tracebacks(report) if debug else ():
+        yield section(name, "bold", *map(plain, text.splitlines()))
+    yield plain("")
 
 
 def _failed(report: Report) -> Iterator[RenderableType]:
     if rows := failed_rows(report):
         yield section("failed", "bold red", pairs(*rows))
+
+
+def _undecided_checks(report: Report) -> Iterator[RenderableType]:
+    if rows := undecided_rows(report):
+        yield section(CAME_TO_NOTHING, "bold yellow", pairs(*rows))
 
 
 def _skipped(report: Report) -> Iterator[RenderableType]:
@@ -115,7 +132,6 @@ def _findings(report: Report) -> Iterator[RenderableType]:
 def _undecided(report: Report) -> Iterator[RenderableType]:
     if report.verdict != "undecided":
         return
-    rows = ((f"{part}:", "; ".join(why_unchecked(report, part))) for part in unchecked_parts(report))
-    yield section(UNDECIDED, "bold yellow", pairs(*rows))
+    yield section(UNDECIDED, "bold yellow", pairs(*((f"{name}:", why) for name, why in open_rows(report))))
     if what_to_do := list(advice(report)):
         yield section("what to do", "bold", pairs(*what_to_do))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from .notebook import plan_text
 from .report import EXIT_CODES, CheckRecord, Report
@@ -16,15 +16,17 @@ LONGEST_REASON = 200
 UNDECIDED = (
     f"undecided (exit code {EXIT_CODES['undecided']}): nothing that was checked is wrong, but this was not checked"
 )
+CRASHED = "crashed: a check that ends in an error of the software says nothing, so the verdict is never sound"
+CAME_TO_NOTHING = "undecided checks, which looked and could not decide"
 NO_CAUSE = "no cause is known for what failed"
 FINDINGS = "findings, which are no faults"
 
-# What a verdict rests on, and the checks that look at it, as harness/judge.py counts them.
-_PARTS: dict[str, Callable[[str], bool]] = {
+PARTS: dict[str, Callable[[str], bool]] = {
     "keys": lambda name: name == "stored.keys",
     "bytes": lambda name: name in ("stored.base-bytes", "stored.manifest-bytes"),
     "logits": lambda name: ".logits.identity." in name,
 }
+"""What a verdict rests on, and whether a check of a name looks at it, as harness/judge.py counts them."""
 
 
 def plan_and_source(report: Report) -> str:
@@ -36,21 +38,27 @@ def plan_and_source(report: Report) -> str:
 
 def verdict_text(report: Report) -> str:
     """Return the verdict as a sentence: `sound: the pruned checkpoint is the model that was meant`."""
-    unchecked = " and ".join(unchecked_parts(report))
+    unchecked, count = " and ".join(unchecked_parts(report)), len(report.checks)
+    outcomes = Counter(check.outcome for check in report.checks)
+    crashed = [f"{outcomes['error']} of {count} checks crashed"] if outcomes["error"] else []
+    undecided = [f"{outcomes['undecided']} of {count} checks could not decide"] if outcomes["undecided"] else []
     if report.verdict == "faulty":
-        failed = sum(check.outcome == "failed" for check in report.checks)
-        return f"faulty: {failed} of {len(report.checks)} checks failed"
+        return "; ".join([f"faulty: {outcomes['failed']} of {count} checks failed", *crashed])
     if report.verdict == "undecided":
-        return f"undecided: {unchecked} could not be checked"
+        parts = [f"{unchecked} could not be checked"] if unchecked else []
+        return f"undecided: {'; '.join([*crashed, *parts, *undecided])}"
     sound = "the pruned checkpoint is the model that was meant"
-    return f"sound: as far as it was checked, {sound}; {unchecked} were not checked" if unchecked else f"sound: {sound}"
+    parts = [f"{unchecked} were not checked"] if unchecked else []
+    if not (parts or undecided):
+        return f"sound: {sound}"
+    return "; ".join([f"sound: as far as it was checked, {sound}", *parts, *undecided])
 
 
 def unchecked_parts(report: Report) -> list[str]:
     """Return what of keys, bytes and logits was not checked."""
     coverage = report.coverage
     checked = {"keys": coverage.keys, "bytes": coverage.bytes is not None, "logits": coverage.logits}
-    return [part for part in _PARTS if not checked[part]]
+    return [part for part in PARTS if not checked[part]]
 
 
 def coverage_rows(report: Report) -> list[tuple[str, str]]:
@@ -62,7 +70,7 @@ def coverage_rows(report: Report) -> list[tuple[str, str]]:
         "logits": "those of an independent reference, within the tolerance",
     }
     rows, unchecked = [], unchecked_parts(report)
-    for part, looks in _PARTS.items():
+    for part, looks in PARTS.items():
         failed = any(check.outcome == "failed" and looks(check.name) for check in report.checks)
         rows.append((part, "not as they should be" if failed else "not checked" if part in unchecked else right[part]))
     return rows
@@ -70,8 +78,33 @@ def coverage_rows(report: Report) -> list[tuple[str, str]]:
 
 def why_unchecked(report: Report, part: str) -> list[str]:
     """Return the reasons for which keys, bytes or logits were not checked."""
-    looked = [check for check in report.checks if _PARTS[part](check.name)]
+    looked = [check for check in report.checks if PARTS[part](check.name)]
     return list(dict.fromkeys(map(reason_of, looked))) or ["no check of these was among those that were asked for"]
+
+
+def open_rows(report: Report) -> list[tuple[str, str]]:
+    """Return what keeps a report from being decided, and why: what was not checked, crashes, and undecided checks."""
+    unchecked = [(part, "; ".join(why_unchecked(report, part))) for part in unchecked_parts(report)]
+    return [*unchecked, *crashed_rows(report), *undecided_rows(report)]
+
+
+def crashed_rows(report: Report) -> list[tuple[str, str]]:
+    """Return the checks that crashed, each with the last line of its traceback, a row for each such line."""
+    return _by_reason(check for check in report.checks if check.outcome == "error")
+
+
+def undecided_rows(report: Report) -> list[tuple[str, str]]:
+    """Return the checks that looked and could not decide, a row for each reason."""
+    return _by_reason(check for check in report.checks if check.outcome == "undecided")
+
+
+def tracebacks(report: Report) -> list[tuple[str, str]]:
+    """Return every traceback once, behind the names of the checks that it ended."""
+    names: dict[str, list[str]] = {}
+    for check in report.checks:
+        if check.traceback is not None:
+            names.setdefault(check.traceback, []).append(check.name)
+    return [(and_more(checks[0], len(checks)), text) for text, checks in names.items()]
 
 
 def failed_rows(report: Report) -> list[tuple[str, str]]:
@@ -88,7 +121,7 @@ def failed_rows(report: Report) -> list[tuple[str, str]]:
 def skipped_rows(report: Report) -> list[tuple[str, str]]:
     """Return what was skipped, a row for each reason: checks, and then ways of loading of which nothing was checked."""
     modes: dict[str, list[str]] = {}
-    checks: dict[str, list[CheckRecord]] = {}
+    checks: list[CheckRecord] = []
     for group in groups(report):
         skipped = group.of("skipped")
         if group.is_skipped_mode:
@@ -96,17 +129,21 @@ def skipped_rows(report: Report) -> list[tuple[str, str]]:
             reason = Counter(reason_of(check) for check in skipped).most_common(1)[0][0]
             modes.setdefault(reason, []).append(group.title)
         else:
-            for check in skipped:
-                checks.setdefault(reason_of(check), []).append(check)
-    rows = [
-        (and_more(skipped[0].name, len(skipped)), shortened(reason, LONGEST_REASON))
-        for reason, skipped in checks.items()
-    ]
-    return rows + [(", ".join(names), shortened(reason, LONGEST_REASON)) for reason, names in modes.items()]
+            checks += skipped
+    whole_modes = [(", ".join(names), shortened(reason, LONGEST_REASON)) for reason, names in modes.items()]
+    return _by_reason(checks) + whole_modes
+
+
+def _by_reason(checks: Iterable[CheckRecord]) -> list[tuple[str, str]]:
+    """Return a row for each reason, with the first of its checks and how many more there are."""
+    alike: dict[str, list[CheckRecord]] = {}
+    for check in checks:
+        alike.setdefault(reason_of(check), []).append(check)
+    return [(and_more(each[0].name, len(each)), shortened(reason, LONGEST_REASON)) for reason, each in alike.items()]
 
 
 def reason_of(check: CheckRecord) -> str:
-    """Return why a check failed or was skipped."""
+    """Return why a check did not pass."""
     return check.reason or "no reason was given"
 
 
@@ -124,6 +161,9 @@ def advice(report: Report) -> Iterator[tuple[str, str]]:
     options = report.environment.get("options") or {}
     if report.base is None:
         yield "--base DIR", "Name the unpruned checkpoint: with it, bytes and logits are compared with the base's."
+    crashed = any(check.outcome == "error" for check in report.checks)
+    if crashed:
+        yield "--debug", "Show the whole traceback of each crash, for a bug report; the JSON has it, too."
     if any("--trust-remote-code" in reason_of(check) for check in report.checks if check.outcome == "skipped"):
         yield (
             "--trust-remote-code",
@@ -131,5 +171,5 @@ def advice(report: Report) -> Iterator[tuple[str, str]]:
         )
     if options.get("keyword"):
         yield "-k", f"Leave it out: {options['keyword']!r} chose some of the checks alone."
-    if any(check.outcome == "passed" for check in report.checks):
+    if not crashed and any(check.outcome == "passed" for check in report.checks):
         yield "--allow-partial", "Accept what was checked as enough: the verdict is sound then, and the exit code 0."

@@ -5,22 +5,27 @@ from typing import Any
 
 import pytest
 
-from harness.checks.check import Check, FaultFound, NotChecked
+from harness.checks.check import Check
 from harness.quiet import quiet_libraries
+from harness.runner import run_check
+from harness.suite.verdict import UNDECIDED
 
 
 def test_property(check: Check, target: Callable[[Check], Any], request: pytest.FixtureRequest) -> None:
     """The checkpoint has this property, in this way of loading it."""
-    found = None
-    try:
-        with quiet_libraries():
-            numbers = check.run(target(check)) or {}
-    except NotChecked as reason:
-        pytest.skip(str(reason))
-    except FaultFound as error:
-        found = error
-    if found is not None:  # out of the `except`: pytest would tell of the cause, too, and that frames are hidden
-        remedies = "\n".join(f"{fault.family}: {fault.remedy}" for fault in found.faults)
-        pytest.fail(f"{found}\n{remedies}", pytrace=False)
+    with quiet_libraries():
+        record, faults = run_check(check, target(check))
+    reason = record.reason or ""
     # As the fixture `record_property` does, which warns of --junitxml; whatever reads its files reads properties.
-    request.node.user_properties.extend(numbers.items())
+    properties = request.node.user_properties
+    if record.outcome == "error":
+        pytest.fail(f"crashed: {reason}\n{record.traceback}", pytrace=False)
+    if record.outcome == "failed":
+        remedies = "\n".join(f"{fault.family}: {fault.remedy}" for fault in faults)
+        pytest.fail(f"{reason}\n{remedies}", pytrace=False)
+    if record.outcome == "undecided":
+        properties.append((UNDECIDED, reason))
+        pytest.skip(f"undecided: {reason}")
+    if record.outcome == "skipped":
+        pytest.skip(reason)
+    properties.extend(record.numbers.items())

@@ -2,12 +2,12 @@
 
 import io
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 from hypothesis import strategies as st
 from rich.console import Console
 
-from harness.reporting.report import FAMILIES, CheckRecord, Coverage, FoundFault, Report
+from harness.reporting.report import FAMILIES, CheckRecord, Coverage, FoundFault, Outcome, Report
 
 COMPLETE = Coverage(keys=True, bytes="base", logits=True)
 FAULT = FoundFault(
@@ -32,6 +32,16 @@ def failed(name: str, reason: str = "the logits differ", seconds: float = 0.25, 
 def skipped(name: str, reason: str = "there is no tokenizer", seconds: float = 0.0) -> CheckRecord:
     """A check that was skipped."""
     return CheckRecord(name, "skipped", reason, seconds)
+
+
+def crashed(name: str, reason: str = "KeyError: 'mode'", seconds: float = 0.25) -> CheckRecord:
+    """A check that crashed."""
+    return CheckRecord(name, "error", reason, seconds, {}, f"Traceback (most recent call last):\n  {name}\n{reason}\n")
+
+
+def undecided(name: str, reason: str = "the stock model leaves itself as far", seconds: float = 0.25) -> CheckRecord:
+    """A check that looked, and could not decide."""
+    return CheckRecord(name, "undecided", reason, seconds)
 
 
 def report_of(*checks: CheckRecord, **other: Any) -> Report:
@@ -63,10 +73,11 @@ def reports() -> st.SearchStrategy[Report]:
     checks = st.builds(
         CheckRecord,
         name=st.one_of(texts, st.builds("{}.{}".format, texts, texts)),
-        outcome=st.sampled_from(["passed", "failed", "skipped"]),
+        outcome=st.sampled_from(get_args(Outcome)),
         reason=st.none() | texts,
         seconds=st.floats(0, 1e6),
         numbers=st.dictionaries(texts, numbers, max_size=3),
+        traceback=st.none() | texts,
     )
     coverages = st.builds(
         Coverage,

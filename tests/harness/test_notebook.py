@@ -165,7 +165,7 @@ def test_a_frame_of_a_report() -> None:
     """A report becomes a frame of one row per check."""
     pytest.importorskip("pandas", reason="pandas is not installed: pip install 'prunecheck[notebook]'")
     frame = REPORT.to_frame()
-    assert list(frame.columns) == ["name", "outcome", "reason", "seconds", "numbers"]
+    assert list(frame.columns) == ["name", "outcome", "reason", "seconds", "numbers", "traceback"]
     assert list(frame["name"]) == [check.name for check in REPORT.checks]
     assert list(frame["outcome"]) == ["passed", "failed", "skipped"]
     assert frame["seconds"].sum() == 0.5

@@ -1,6 +1,7 @@
 """The report: its verdict, and its JSON, which other programs read."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,12 @@ from hypothesis import given
 
 from harness.errors import CannotRun
 from harness.reporting.report import EXIT_CODES, CheckRecord, Coverage, Report, require_writable, write_text
-from tests.harness.reports import COMPLETE, FAULT, failed, passed, report_of, reports, skipped
+from tests.harness.reports import COMPLETE, FAULT, crashed, failed, passed, report_of, reports, skipped, undecided
 
 pytestmark = pytest.mark.newest
 
 GOLDEN = Path(__file__).parents[2] / "fixtures" / "report.json"
+GOLDEN_1 = GOLDEN.with_name("report-0.1.0.json")
 
 GOLDEN_REPORT = Report(
     checkpoint="/models/slim",
@@ -27,6 +29,8 @@ GOLDEN_REPORT = Report(
             {"difference": 1.5e-06, "relative": 2.5e-07, "allowed": 1e-05},
         ),
         CheckRecord("auto-8bit.load", "skipped", "without a GPU nothing is placed", 0.0),
+        crashed("plain-float32.poison"),
+        undecided("plain-float32.cache.dynamic.beam"),
     ),
     coverage=Coverage(keys=True, bytes="manifest", logits=True, partial_allowed=False),
     faults=(FAULT,),
@@ -48,21 +52,30 @@ def test_round_trip(report: Report) -> None:
 
 
 def test_golden_file(tmp_path: Path) -> None:
-    """The JSON of schema 1 is what it was, byte for byte, and is read back: whoever reads it may rely on it."""
+    """The JSON of schema 2 is what it was, byte for byte, and is read back: whoever reads it may rely on it."""
     path = tmp_path / "report.json"
     write_text(path, json.dumps(GOLDEN_REPORT.to_dict(), indent=2) + "\n")
     assert path.read_bytes() == GOLDEN.read_bytes()
     assert Report.from_file(GOLDEN) == GOLDEN_REPORT
 
 
+def test_reports_of_0_1_0_are_read() -> None:
+    """A report of schema 1, which has no tracebacks and fewer outcomes, is read as it was written."""
+    content = json.loads(GOLDEN_1.read_text(encoding="utf-8"))
+    assert content["schema"] == 1
+    report = Report.from_file(GOLDEN_1)
+    assert report == replace(GOLDEN_REPORT, checks=GOLDEN_REPORT.checks[:4])
+    assert all(check.traceback is None for check in report.checks)
+
+
 def test_schema() -> None:
-    """These keys, in this order, are schema 1: whoever changes one changes the number."""
+    """These keys, in this order, are schema 2: whoever changes one changes the number."""
     content = GOLDEN_REPORT.to_dict()
     assert list(content) == [
         "schema", "verdict", "checkpoint", "base", "plan", "checks", "coverage", "faults", "findings", "environment",
     ]  # fmt: skip
-    assert content["schema"] == 1
-    assert list(content["checks"][0]) == ["name", "outcome", "reason", "seconds", "numbers"]
+    assert content["schema"] == 2
+    assert list(content["checks"][0]) == ["name", "outcome", "reason", "seconds", "numbers", "traceback"]
     assert list(content["coverage"]) == ["keys", "bytes", "logits", "partial_allowed"]
     assert list(content["faults"][0]) == ["family", "id", "cause", "evidence", "remedy"]
 
@@ -87,17 +100,27 @@ PARTIAL = Coverage(keys=True, bytes=None, logits=False, partial_allowed=True)
         (report_of(failed("stored.keys"), coverage=PARTIAL), "faulty"),
         (report_of(failed("stored.keys"), coverage=NOTHING), "faulty"),
         (report_of(passed("stored.keys"), faults=(FAULT,)), "faulty"),
+        (report_of(passed("stored.keys"), crashed("plain-float32.poison")), "undecided"),
+        (report_of(passed("stored.keys"), crashed("plain-float32.poison"), coverage=PARTIAL), "undecided"),
+        (report_of(failed("stored.keys"), crashed("plain-float32.poison")), "faulty"),
+        (report_of(passed("stored.keys"), undecided("plain-float32.poison")), "undecided"),
+        (report_of(passed("stored.keys"), undecided("plain-float32.poison"), coverage=PARTIAL), "sound"),
+        (report_of(undecided("stored.keys"), coverage=PARTIAL), "undecided"),
+        (report_of(failed("stored.keys"), undecided("plain-float32.poison")), "faulty"),
     ],
 )
 def test_verdict(report: Report, verdict: str) -> None:
-    """A failure makes it faulty; else it is sound if keys, bytes and logits were checked, or less is allowed."""
+    """A failure makes it faulty; else it is sound if keys, bytes and logits were checked, or less is allowed.
+
+    A crash keeps it from being sound, whatever is allowed, and so does an undecided check, unless less is allowed.
+    """
     assert report.verdict == verdict
     assert report.to_dict()["verdict"] == verdict
 
 
 def test_exit_codes() -> None:
-    """Sound ends with 0, faulty with 1, undecided with 2, as everything that could not run."""
-    assert EXIT_CODES == {"sound": 0, "faulty": 1, "undecided": 2}
+    """Sound ends with 0, faulty with 1, undecided with 3; 2 is what could not run."""
+    assert EXIT_CODES == {"sound": 0, "faulty": 1, "undecided": 3}
 
 
 def test_the_verdict_is_not_read() -> None:
@@ -113,10 +136,11 @@ def without(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[]", "not a report of schema 1"),
-        ("{}", "not a report of schema 1"),
-        (json.dumps(GOLDEN_REPORT.to_dict() | {"schema": 2}), "not a report of schema 1"),
-        (json.dumps(without("plan")), "not a report of schema 1: it has no 'plan'"),
+        ("[]", "not a report of schema 1 or 2"),
+        ("{}", "not a report of schema 1 or 2"),
+        (json.dumps(GOLDEN_REPORT.to_dict() | {"schema": 3}), "not a report of schema 1 or 2"),
+        (json.dumps(without("plan")), "not a report of schema 2: it has no 'plan'"),
+        (json.dumps(GOLDEN_REPORT.to_dict()).replace('"traceback": null', '"traceback": 5'), "checks holds something"),
         (json.dumps(GOLDEN_REPORT.to_dict() | {"base": 5}), "base holds something else than it should"),
         (json.dumps(GOLDEN_REPORT.to_dict() | {"environment": []}), "environment holds something else"),
         (json.dumps(GOLDEN_REPORT.to_dict() | {"findings": [5]}), "findings holds something else"),

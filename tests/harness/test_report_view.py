@@ -161,7 +161,7 @@ def test_undecided() -> None:
         skipped("plain-float32.logits.identity.long", UNTRUSTED),
         coverage=Coverage(keys=False, bytes=None, logits=False),
     )
-    title = "undecided (exit code 2): nothing that was checked is wrong, but this was not checked"
+    title = "undecided (exit code 3): nothing that was checked is wrong, but this was not checked"
     assert block(report, title) == [
         "keys:    no check of these was among those that were asked for",
         "bytes:   without --base there is nothing to compare with; there is no manifest",

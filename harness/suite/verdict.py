@@ -1,0 +1,61 @@
+"""What a run of the suite comes to: pytest calls it green when nothing failed, also where nothing was decided."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pytest
+
+from harness.reporting.report_words import PARTS
+
+UNDECIDED: Final = "undecided"
+"""The property of a test whose check looked and could not decide; its value is the reason."""
+
+_TEST: Final = "test_property["
+
+
+class Verdict:
+    """A plugin of pytest that makes a run fail which nothing failed in, and which leaves the checkpoint undecided.
+
+    It is undecided if a check was, or if, of keys, bytes or logits, tests ran and none passed. What nobody asked for,
+    by -k, -m or --lf, is not missed.
+    """
+
+    def __init__(self) -> None:
+        self._passed: dict[str, bool] = {}
+        self._undecided: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note what a test came to; with pytest-xdist, too, this is called where the run is summed up."""
+        _, found, name = report.nodeid.partition(_TEST)
+        if not found or report.when == "teardown":
+            return
+        name = name.removesuffix("]")
+        self._passed[name] = report.passed
+        if any(key == UNDECIDED for key, _ in report.user_properties):
+            self._undecided.append(name)
+
+    @property
+    def open(self) -> list[str]:
+        """What is left undecided, in words."""
+        parts = []
+        for part, looks in PARTS.items():
+            outcomes = [passed for name, passed in self._passed.items() if looks(name)]
+            if outcomes and not any(outcomes):
+                parts.append(part)
+        unchecked = [f"{' and '.join(parts)} could not be checked"] if parts else []
+        count = len(self._undecided)
+        return unchecked + ([f"{count} of {len(self._passed)} checks could not decide"] if count else [])
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Let a run that is undecided end as one with a failure does."""
+        if session.exitstatus == pytest.ExitCode.OK and self.open:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Say why, and what would accept it."""
+        if self.open:
+            terminalreporter.section("undecided", sep="=", yellow=True)
+            terminalreporter.line(f"undecided: {'; '.join(self.open)}: see the tests that were skipped (-rs)")
+            terminalreporter.line("--allow-partial accepts what was checked as enough")
