@@ -17,13 +17,13 @@ _TEST: Final = "test_property["
 class Verdict:
     """A plugin of pytest that makes a run fail which nothing failed in, and which leaves the checkpoint undecided.
 
-    It is undecided if a check was, or if, of keys, bytes or logits, tests ran and none passed. What nobody asked for,
-    by -k, -m or --lf, is not missed.
+    It is undecided if nothing failed, and a check was undecided, or if, of keys, bytes or logits, all tests that ran
+    were skipped. What nobody asked for, by -k, -m or --lf, is not missed.
     """
 
     def __init__(self) -> None:
-        self._passed: dict[str, bool] = {}
-        self._undecided: list[str] = []
+        self._outcomes: dict[str, str] = {}
+        self._undecided: set[str] = set()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note what a test came to; with pytest-xdist, too, this is called where the run is summed up."""
@@ -31,21 +31,22 @@ class Verdict:
         if not found or report.when == "teardown":
             return
         name = name.removesuffix("]")
-        self._passed[name] = report.passed
+        self._outcomes[name] = report.outcome
         if any(key == UNDECIDED for key, _ in report.user_properties):
-            self._undecided.append(name)
+            self._undecided.add(name)
 
     @property
     def open(self) -> list[str]:
-        """What is left undecided, in words."""
-        parts = []
-        for part, looks in PARTS.items():
-            outcomes = [passed for name, passed in self._passed.items() if looks(name)]
-            if outcomes and not any(outcomes):
-                parts.append(part)
+        """What is left undecided, in words; nothing where a test failed."""
+        if "failed" in self._outcomes.values():
+            return []
+        of_parts = {
+            part: {each for name, each in self._outcomes.items() if looks(name)} for part, looks in PARTS.items()
+        }
+        parts = [part for part, outcomes in of_parts.items() if outcomes == {"skipped"}]
         unchecked = [f"{' and '.join(parts)} could not be checked"] if parts else []
         count = len(self._undecided)
-        return unchecked + ([f"{count} of {len(self._passed)} checks could not decide"] if count else [])
+        return unchecked + ([f"{count} of {len(self._outcomes)} checks could not decide"] if count else [])
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
