@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .batches import random_ids
 from .forward import uncached_logits, unpadded
 from .session import Session
+from .whose_error import ignoring_errors_of
 
 
 def own_buffer_differences(session: Session, known: Collection[str]) -> dict[str, str]:
@@ -25,11 +26,13 @@ def own_buffer_differences(session: Session, known: Collection[str]) -> dict[str
     names = [name for name in _not_stored(model) if name not in known]
     if not names:
         return {}
-    try:
-        with torch.random.fork_rng(devices=[]):
-            built = dict(type(model)(copy.deepcopy(model.config)).named_buffers())
-    except Exception:  # a wrapper, or a class that is not built from its config alone
-        return {}
+    config = copy.deepcopy(getattr(model, "config", None))
+    with torch.random.fork_rng(devices=[]):
+        try:
+            fresh = type(model)(config)
+        except Exception:  # a wrapper, or a class that is not built from its config alone
+            return {}
+    built = dict(fresh.named_buffers())
     buffers = dict(model.named_buffers())
     other = {
         name: built[name]
@@ -51,13 +54,14 @@ def _not_stored(model: nn.Module) -> Iterator[str]:
 
 def _matter(session: Session, buffers: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> bool:
     batch = unpadded(random_ids(session.subject.config, 1, 24))
-    try:
+    after = None
+    with ignoring_errors_of(session.model):  # other checks tell
         before = uncached_logits(session.model, batch)
         with _holding(buffers, values):
             after = uncached_logits(session.model, batch)
-    except Exception:  # whatever a checkpoint's code raises: other checks tell
-        return False
-    return not torch.allclose(after, before, rtol=1e-5, atol=1e-5 * float(before.abs().max()), equal_nan=True)
+    return after is not None and not torch.allclose(
+        after, before, rtol=1e-5, atol=1e-5 * float(before.abs().max()), equal_nan=True
+    )
 
 
 @contextmanager

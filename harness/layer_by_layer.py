@@ -147,14 +147,16 @@ def _hooks(layers: list[nn.Module], seen: dict[int, LayerSeen], entered: Mapping
     for index, layer in enumerate(layers):
 
         def enter(module: nn.Module, args: Any, kwargs: Any, index: int = index) -> Any:
-            hidden: Tensor = args[0] if args else kwargs["hidden_states"]
+            # What the layers hand on from one to the next comes first, by whatever name.
+            name = None if args else next(iter(kwargs))
+            hidden: Tensor = args[0] if name is None else kwargs[name]
             if index in entered:
                 hidden = entered[index].to(hidden)
             seen[index].entered = hidden.detach().cpu()
             seen[index].given = _mask(kwargs)
-            if args:
+            if name is None:
                 return (hidden, *args[1:]), kwargs
-            return args, kwargs | {"hidden_states": hidden}
+            return args, kwargs | {name: hidden}
 
         def leave(module: nn.Module, args: Any, output: Any, index: int = index) -> None:
             seen[index].left = _first(output)

@@ -20,10 +20,11 @@ _A_STRANGERS: Final = _HARNESS / "faults"  # which plays the strangers whose che
 
 
 def raised_by(error: BaseException, *owners: Any) -> bool:
-    """Whether an error came out of a method of one of `owners`: a model, one of its modules, or a tokenizer.
+    """Whether an error came out of a method of one of `owners`: models, with their modules, or tokenizers.
 
     It did if, behind the last frame of ours, there is a frame whose first argument is an owner, a module of it, or its
-    class. A hook of ours that fails within a model's forward pass is ours.
+    class. A hook of ours that fails within a model's forward pass is ours, and so is what a library raises that was
+    called with wrong arguments.
     """
     return any(_belongs(_first_argument(frame), owners) for frame in _behind_ours(error.__traceback__))
 
@@ -65,7 +66,7 @@ def _first_argument(frame: Any) -> Any:
 
 def _belongs(value: Any, owners: tuple[Any, ...]) -> bool:
     for owner in owners:
-        if value is owner or value is type(owner) or type(value) is type(owner):
+        if value is owner or value is type(owner):
             return True
         if isinstance(owner, nn.Module) and any(value is module for module in owner.modules()):
             return True

@@ -23,6 +23,7 @@ import torch
 
 from harness.batches import random_ids
 from harness.checks.check import NotChecked
+from harness.crashes import whole_traceback
 from harness.errors import CannotRun
 from harness.forward import uncached_logits, unpadded
 from harness.loading_modes import LoadingMode
@@ -30,6 +31,7 @@ from harness.quiet import quiet_libraries
 from harness.scratch import scratch_folder
 from harness.session import Session, first_line
 from harness.subject import Subject
+from harness.whose_error import raised_by
 from pruning import load_pruned
 
 from .file_cache import drop, warm_up
@@ -93,6 +95,13 @@ class _Order:
     threads: int
 
 
+@dataclass(frozen=True)
+class _Crash:
+    """What a process that loads says in its last moment, if neither the model nor the machine is the reason."""
+
+    traceback: str
+
+
 class FreshLoads:
     """Loads in fresh processes; the one that all are forks of starts with the first, and ends with `close`."""
 
@@ -100,13 +109,18 @@ class FreshLoads:
         self._started: tuple[Connection, SpawnProcess] | None = None
 
     def load(self, subject: Subject, mode: LoadingMode, which: Which, *, cold: bool = False) -> Load:
-        """Load what Which says; raises CannotRun, in one line, if it cannot be, or not with a cold cache."""
+        """Load what Which says; raises CannotRun, in one line, if it cannot be, or not with a cold cache.
+
+        Raises RuntimeError, with the traceback, if the process that loads crashes for a reason of its own.
+        """
         connection, _ = self._started = self._started or _start()
         try:
             connection.send(_Order(subject, mode, which, cold, torch.get_num_threads()))
-            answer: Load | str = connection.recv()
+            answer: Load | str | _Crash = connection.recv()
         except (EOFError, OSError):
             raise CannotRun("the process that loads models died") from None
+        if isinstance(answer, _Crash):
+            raise RuntimeError(f"a load in a process of its own crashed: {answer.traceback}")
         if isinstance(answer, str):
             raise CannotRun(answer)
         return answer
@@ -154,12 +168,13 @@ def _serve(connection: Connection) -> None:
             process.join()
 
 
-def _watched(connection: Connection, process: Any) -> Load | str:
+def _watched(connection: Connection, process: Any) -> Load | str | _Crash:
     """Follow a load from outside: sample its memory until it says what it came to."""
     watched = psutil.Process(process.pid)
     try:
-        if (refused := connection.recv()) is not None:
-            return str(refused)
+        refused: str | _Crash | None = connection.recv()
+        if refused is not None:
+            return refused
         before = _memory(watched)
         connection.send(None)
         phases: list[tuple[float, Peak]] = []
@@ -169,7 +184,7 @@ def _watched(connection: Connection, process: Any) -> Load | str:
             highest = highest.joined(_memory(watched))
             if arrived:
                 answer = connection.recv()
-                if isinstance(answer, str):
+                if isinstance(answer, str | _Crash):
                     return answer
                 seconds, gpu = answer
                 phases.append((seconds, highest.beyond(before, gpu)))
@@ -188,12 +203,14 @@ def _memory(process: psutil.Process) -> Peak:
 
 
 def _load(order: _Order, connection: Connection) -> None:
-    """Load once, and say how long it took after each phase; a string says why it failed."""
+    """Load once, and say how long it took after each phase; a string says why the model does not load or run."""
     with scratch_folder() as scratch:
         try:
             _measured_load(order, connection, scratch)
-        except Exception as error:  # whatever a checkpoint's code raises
+        except (CannotRun, NotChecked) as error:
             connection.send(first_line(error))
+        except Exception as error:
+            connection.send(_Crash(whole_traceback(error)))
 
 
 def _measured_load(order: _Order, connection: Connection, scratch: Path) -> None:
@@ -214,13 +231,21 @@ def _measured_load(order: _Order, connection: Connection, scratch: Path) -> None
     connection.send(None)
     connection.recv()
     started = time.perf_counter()
-    model = _loaded(session, order.which)
+    try:
+        model = _loaded(session, order.which)
+    except Exception as error:  # of many kinds: of transformers, of a quantiser, or of the checkpoint's code
+        raise CannotRun(first_line(error)) from None
     synchronise()
     _tell(connection, time.perf_counter() - started)
     waited = time.perf_counter()
     connection.recv()
     started += time.perf_counter() - waited
-    uncached_logits(model, unpadded(ids))
+    try:
+        uncached_logits(model, unpadded(ids))
+    except Exception as error:
+        if not raised_by(error, model):
+            raise
+        raise CannotRun(first_line(error)) from None
     _tell(connection, time.perf_counter() - started)
     connection.recv()
 

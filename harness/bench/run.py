@@ -17,8 +17,10 @@ from harness.reporting.environment import environment
 from harness.runner import new_session
 from harness.scratch import scratch_folder
 from harness.session import first_line
+from harness.signals import ended_by
 from harness.stock import stock_config_object
 from harness.subject import Subject, read_subject
+from harness.whose_error import raised_by
 from pruning import PrunePlan
 
 from .disk import stored_costs
@@ -166,10 +168,16 @@ def _mode_record(
         try:
             more, more_notes = running_costs(session, workload, clock, steps)
         except Exception as error:  # whatever a checkpoint's code raises when it runs
+            if not isinstance(error, NotChecked) and not raised_by(error, session.model, session.reference):
+                raise
             more, more_notes = [], [f"{mode.name}: what the loaded models cost is not measured: {first_line(error)}."]
         return ModeRecord(mode.name, None, (*costs, *more), (*notes, *more_notes))
     except (CannotRun, NotChecked) as error:
         return ModeRecord(mode.name, first_line(error))
+    except SystemExit as error:
+        if ended_by(error) is not None:
+            raise
+        raise CannotRun(f"the code of {subject.root} ends the process that it runs in: it raises SystemExit") from None
     finally:
         session.close()
         steps.skip_to(done + _runs(workload))

@@ -11,6 +11,7 @@ from harness.forward import input_device
 from harness.resident import resident_weight_bytes_by_device
 from harness.session import Session, first_line
 from harness.stock import stock_config_object
+from harness.whose_error import raised_by
 from pruning import PrunePlan
 from pruning.plan import SUBLAYERS
 
@@ -157,7 +158,9 @@ def _static_cost(session: Session, models: tuple[Any, Any], workload: Workload, 
     tokens = max(workload.prompt_tokens) + workload.new_tokens
     try:
         base, pruned = (static_cache_bytes(model, tokens) for model in models)
-    except Exception as error:  # a class of a third party that knows no such cache
+    except Exception as error:
+        if not raised_by(error, *models):  # a class of a third party that knows no such cache
+            raise
         notes.append(f"The static KV cache is not measured: {first_line(error)}.")
         return []
     if base is None or pruned is None:

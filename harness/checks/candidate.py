@@ -4,46 +4,94 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from harness.batches import random_ids
-from harness.forward import TokenBatch, uncached_logits, unpadded
+from harness.crashes import last_line
+from harness.forward import TokenBatch, cache_of, input_device, uncached_logits, unpadded
 from harness.session import Session
+from harness.signals import ended_by
+from harness.whose_error import ignoring_errors_of, raised_by
 
-from .check import FaultFound, NotChecked
+from .check import FaultFound, NotChecked, Undecided
 from .explain import raised
 
 
 @contextmanager
-def candidate_runs(session: Session, *, cached: bool = False, batch: TokenBatch | None = None) -> Iterator[None]:
-    """Turn whatever the candidate's code raises within the `with` into a fault.
+def candidate_runs(
+    session: Session, *, model: Any = None, cached: bool = False, batch: TokenBatch | None = None
+) -> Iterator[None]:
+    """Turn whatever the candidate's code raises within the `with` into a fault; what we raise ourselves is no fault.
 
-    `cached`: it runs with a KV cache; `batch`: on these tokens, which are tried without one if it raises.
+    `model`: another load of it; `cached`: it runs with a KV cache; `batch`: on these tokens, which are tried without
+    one if it raises.
     """
     try:
         yield
-    except (FaultFound, NotChecked):
-        raise
     except (MemoryError, torch.OutOfMemoryError):
         raise NotChecked(f"there is not enough memory for {session.mode.name}") from None
-    except Exception as error:  # whatever a checkpoint's code raises
+    except (Exception, SystemExit) as error:
+        if ended_by(error) is not None or not is_of_the_candidate(session, error, model=model, cached=cached):
+            raise
         if reason := reference_fails(session):
-            raise NotChecked(f"the reference fails alike: {reason}") from None
+            text = f"the reference fails alike: {reason}; the candidate raises {last_line(error)}"
+            raise Undecided(text) from None
         raise FaultFound(raised(session, error, cached=cached, batch=batch)) from error
 
 
+def is_of_the_candidate(session: Session, error: BaseException, *, model: Any = None, cached: bool = False) -> bool:
+    """Whether the candidate's code raised an error, or put out what made us raise it."""
+    if isinstance(error, FaultFound | NotChecked | Undecided):
+        return False
+    return raised_by(error, session.model, model) or _puts_out_something_else(session, cached)
+
+
+@torch.no_grad()
+def _puts_out_something_else(session: Session, cached: bool) -> bool:
+    """Whether a forward pass puts out no logits, or, asked for one, no KV cache; not if it raises."""
+    ids = random_ids(session.subject.config, 1, 4).to(input_device(session.model))
+    output: Any = None
+    with ignoring_errors_of(session.model):
+        output = session.model(ids, use_cache=cached)
+    if output is None:
+        return False
+    if not isinstance(getattr(output, "logits", None), Tensor):
+        return True
+    try:
+        return cached and cache_of(output) is None
+    except ValueError:
+        return True
+
+
+@contextmanager
+def reference_runs(session: Session) -> Iterator[None]:
+    """Leave a check undecided, within the `with`, over what the reference's model raises; all else is raised."""
+    try:
+        yield
+    except (NotChecked, Undecided):
+        raise
+    except Exception as error:
+        if not raised_by(error, session.reference):
+            raise
+        raise Undecided(f"the reference itself raises {last_line(error)} as {session.mode.name}") from None
+
+
 def reference_fails(session: Session) -> str | None:
-    """Return the error, in one line, that the equally loaded reference raises, None if it loads and runs.
+    """Return the error, in one line, of the equally loaded stock model as it is, None if it loads and runs.
 
     Not every model can run in every mode: bitsandbytes wants certain sizes, for one.
     """
     try:
-        with session.pruned_reference() as reference:
-            uncached_logits(reference, unpadded(random_ids(session.subject.config, 1, 4)))
-    except Exception as error:  # of transformers, accelerate or bitsandbytes
-        return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        uncached_logits(session.reference, unpadded(random_ids(session.subject.config, 1, 4)))
+    except NotChecked as error:
+        return str(error)
+    except Exception as error:
+        if not raised_by(error, session.reference):
+            raise
+        return last_line(error)
     return None
 
 

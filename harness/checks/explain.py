@@ -7,6 +7,7 @@ or, where code of the checkpoint's own is all that is left, `code`; the first la
 from __future__ import annotations
 
 import traceback
+from contextlib import suppress
 from dataclasses import replace
 
 from torch import nn
@@ -30,6 +31,7 @@ from harness.patches import patched_modules, without_patches
 from harness.reporting.report import FoundFault
 from harness.session import Session
 from harness.tolerances import tolerance
+from harness.whose_error import ignoring_errors_of, raised_by
 
 from .causes import (
     adapter_attached,
@@ -41,7 +43,7 @@ from .causes import (
     resident_wrong,
     stock_class,
 )
-from .check import NotChecked, fault, listed
+from .check import NotChecked, Undecided, fault, listed
 
 FIRST_LAYER = "the first layer whose output leaves the reference is"
 _FROM_THE_CODE = "Correct the modeling code, or use the modeling files that prunecheck writes."
@@ -63,7 +65,7 @@ def logits_differ(session: Session, batch: TokenBatch, seen: str) -> FoundFault:
     ):
         try:
             found = explain(session, batch, seen)
-        except NotChecked:
+        except (NotChecked, Undecided):
             continue
         if found is not None:
             return replace(found, evidence=(*_where(session, batch), *found.evidence))
@@ -74,7 +76,7 @@ def _where(session: Session, batch: TokenBatch) -> list[str]:
     """Say which layer leaves the reference first, if the layers can be compared."""
     try:
         diverging = first_diverging_layer(session, batch)
-    except NotChecked:
+    except (NotChecked, Undecided):
         return []
     if diverging is None:
         return ["every decoder layer agrees with the reference: what follows them does not"]
@@ -97,12 +99,10 @@ def _by_mask(session: Session, batch: TokenBatch, seen: str) -> FoundFault | Non
 
 def mask_not_handed_on(session: Session, seen: str) -> FoundFault | None:
     """Return the fault of layers whose attention is not given the mask that the other layers have."""
-    try:
+    layers: list[int] = []
+    # Of a step through a cache, which the checks of the cache tell; a ValueError where the output holds no cache.
+    with ignoring_errors_of(session.model), suppress(ValueError):
         layers = without_the_mask(session, BATCHES["left-padded"](session))
-    except NotChecked:
-        raise
-    except Exception:  # of a step through a cache, which the checks of the cache tell
-        return None
     if not layers:
         return None
     names = {f"layers.{index}.self_attn" for index in layers}
@@ -211,7 +211,7 @@ def _by_elimination(session: Session, batch: TokenBatch, seen: str) -> FoundFaul
     return fault(family, "logits-differ", f"{what}: {seen}", *evidence, remedy=_FROM_THE_CODE)
 
 
-def raised(session: Session, error: Exception, *, cached: bool, batch: TokenBatch | None = None) -> FoundFault:
+def raised(session: Session, error: BaseException, *, cached: bool, batch: TokenBatch | None = None) -> FoundFault:
     """Explain an error that the candidate's forward pass raised; `batch`, or a long one, is what is tried uncached."""
     if cached and (uncached := _raises_uncached(session, batch)) is not None:
         return raised(session, uncached, cached=False)
@@ -254,7 +254,9 @@ def _raises_uncached(session: Session, batch: TokenBatch | None) -> Exception | 
         uncached_logits(session.model, BATCHES["long"](session) if batch is None else batch)
     except NotChecked:
         return None
-    except Exception as error:  # whatever a checkpoint's code raises
+    except Exception as error:
+        if not raised_by(error, session.model):
+            raise
         return error
     return None
 

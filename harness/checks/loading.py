@@ -23,7 +23,7 @@ from harness.sublayer_keys import sublayer_of
 
 from .candidate import reference_fails
 from .causes import another_class, buffers_wrong, float16_chosen, is_stock, resident_wrong, stock_class
-from .check import FaultFound, NotChecked, Numbers, fault, listed
+from .check import FaultFound, NotChecked, Numbers, Undecided, fault, listed
 from .config import differing_entries
 from .explain import load_failed
 
@@ -35,7 +35,7 @@ def load(session: Session) -> Numbers:
     except NotChecked:
         if session.load_error is not None:
             if session.mode.name != "plain-float32" and (reason := reference_fails(session)):
-                raise NotChecked(f"the reference fails alike: {reason}") from None
+                raise Undecided(f"the reference fails alike: {reason}") from None
             raise FaultFound(load_failed(session, session.load_error)) from session.load_error
         raise
     subject = session.subject

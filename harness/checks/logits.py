@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Final
 
 from torch import Tensor, nn
@@ -14,8 +13,9 @@ from harness.reporting.divergence import layer_number
 from harness.session import Session
 from harness.subject import NORM_OF
 from harness.tolerances import assert_logits_close, tolerance
+from harness.whose_error import ignoring_errors_of
 
-from .candidate import candidate_logits
+from .candidate import candidate_logits, reference_runs
 from .check import FaultFound, NotChecked, Numbers
 from .explain import logits_differ
 from .reference_exam import require_agreement
@@ -30,9 +30,11 @@ _WITHOUT_BASE = "without --base there are no logits of the unpruned model's weig
 def identity(session: Session, kind: str) -> Numbers:
     """On this kind of batch the logits are those of the base without the pruned sub-layers, equally loaded."""
     batch = BATCHES[kind](session)
-    require_agreement(session, batch)
+    with reference_runs(session):
+        require_agreement(session, batch)
     got = candidate_logits(session, batch)
     with (
+        reference_runs(session),
         session.pruned_reference() as reference,
         residual_stream(reference if kind == "random" else nn.Module()) as stream,  # of one kind: it is large
     ):
@@ -52,7 +54,7 @@ def zero_weights(session: Session) -> Numbers:
         raise NotChecked(_WITHOUT_BASE)
     batch = BATCHES["random"](session)
     got = candidate_logits(session, batch)
-    with session.zero_weight_reference() as reference:
+    with reference_runs(session), session.zero_weight_reference() as reference:
         expected = uncached_logits(reference, batch)
     return compare(session, got, expected, batch, "uncached, random tokens, zero-weight reference")
 
@@ -63,7 +65,7 @@ def layer_numbers(session: Session, batch: TokenBatch, expected: Mapping[tuple[i
     It is the largest difference of an element, relative to the largest absolute element of the reference's there. What
     was not seen in both is left out. No verdict rests on it: it shows where a candidate leaves the reference.
     """
-    with residual_stream(session.model) as got, suppress(Exception):  # of code that runs without hooks alone
+    with residual_stream(session.model) as got, ignoring_errors_of(session.model):  # if it runs without hooks alone
         uncached_logits(session.model, batch)
     compared = batch.mask.bool()
     numbers = {}

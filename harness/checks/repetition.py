@@ -15,6 +15,7 @@ from harness.forward import cached_logits, uncached_logits, unpadded
 from harness.reporting.report import FoundFault
 from harness.session import Session
 from harness.tolerances import tolerance
+from harness.whose_error import ignoring_errors_of
 
 from .check import FaultFound, Numbers, fault
 
@@ -44,7 +45,7 @@ def compares_passes(run: Callable[Concatenate[Session, P], Numbers]) -> Callable
 def _seldom_repeatable(session: Session) -> FoundFault | None:
     if _MEMORY not in session.memory:
         session.memory[_MEMORY] = None
-        with suppress(Exception):  # whatever a checkpoint's code raises, which the checks themselves tell
+        with ignoring_errors_of(session.model):  # which the checks themselves tell
             session.memory[_MEMORY] = not_repeatable(session, _SELDOM)
     found: FoundFault | None = session.memory[_MEMORY]
     return found
@@ -65,7 +66,8 @@ def not_repeatable(session: Session, passes: int = _AT_ONCE) -> FoundFault | Non
             return _fault(again, first, "at once")
     for rows, tokens in _OTHERS:
         uncached_logits(model, unpadded(random_ids(config, rows, tokens)))
-    with suppress(Exception):  # the checks of the cache tell what it raises
+    # The checks of the cache tell what it raises, and where the output holds no cache, which is a ValueError.
+    with ignoring_errors_of(model), suppress(ValueError):
         cached_logits(model, batch, None, (6, 1, 1, 1))
     if not repeats(session, again := uncached_logits(model, batch), first):
         return _fault(again, first, "after other tokens were computed")

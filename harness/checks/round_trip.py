@@ -14,6 +14,7 @@ from harness.session import Session, first_line
 from harness.stored import HEAD, StoredCheckpoint, read_stored, tensors_file_by_file
 from harness.subject import Subject, is_under
 from harness.tolerances import assert_logits_close
+from harness.whose_error import raised_by
 from pruning import PrunePlan, PruningError, prune_checkpoint
 from pruning.families import FAMILIES
 from pruning.plan import SUBLAYERS
@@ -81,7 +82,9 @@ def offloaded_save(session: Session) -> Numbers:
         session.model.save_pretrained(saved)
         missing = set(session.subject.stored.tensors) - set(read_stored(saved).tensors) - {HEAD}
         problem = f"{len(missing)} kept key(s) are not written: {listed(missing)}" if missing else None
-    except Exception as error:  # of transformers, accelerate or the checkpoint's code
+    except Exception as error:
+        if not raised_by(error, session.model):
+            raise
         problem = f"save_pretrained raises {first_line(error)}"
     finally:
         shutil.rmtree(saved, ignore_errors=True)

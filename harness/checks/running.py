@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Final
 
 import torch
@@ -25,8 +25,9 @@ from harness.reporting.report import FoundFault
 from harness.session import Session
 from harness.subject import NORM_OF
 from harness.tolerances import assert_logits_close
+from harness.whose_error import ignoring_errors_of
 
-from .candidate import candidate_logits, candidate_runs
+from .candidate import candidate_logits, candidate_runs, is_of_the_candidate
 from .check import FaultFound, NotChecked, Numbers, fault
 from .explain_calls import call_faults, named
 from .repetition import compares_passes, not_repeatable
@@ -38,7 +39,9 @@ def repeatable(session: Session) -> Numbers:
     """The same tokens give the same logits, at once and after others were computed."""
     try:
         found = not_repeatable(session)
-    except Exception as error:  # whatever a checkpoint's code raises
+    except Exception as error:
+        if not is_of_the_candidate(session, error):
+            raise
         raise NotChecked(f"a forward pass raises {type(error).__name__}, which the next checks tell") from None
     if found is not None:
         raise FaultFound(found)
@@ -108,7 +111,8 @@ def poison(session: Session) -> Numbers:
         )
     before_cached = _stepwise(session, batch)
     with _poisoned(session.model, pruned) as count:
-        after = uncached_logits(session.model, batch)
+        with candidate_runs(session):
+            after = uncached_logits(session.model, batch)
         after_cached = None if before_cached is None else _stepwise(session, batch)
     if count == 0:
         return {"poisoned": 0}  # hollow modules hold nothing: there is no memory that could matter
@@ -145,7 +149,7 @@ def two_loads(session: Session) -> Numbers:
     batch = BATCHES["random"](session)
     first = candidate_logits(session, batch)
     model = session.load_again()
-    with candidate_runs(session):
+    with candidate_runs(session, model=model):
         second = uncached_logits(model, batch)
     try:
         assert_logits_close(
@@ -165,10 +169,10 @@ def two_loads(session: Session) -> Numbers:
 def _stepwise(session: Session, batch: TokenBatch) -> Tensor | None:
     """Return the logits of single steps through a cache; None if they raise, which the checks of the cache tell."""
     width = batch.ids.shape[1]
-    try:
+    # A ValueError where the output holds no cache.
+    with ignoring_errors_of(session.model), suppress(ValueError):
         return cached_logits(session.model, batch, None, (width - 2, 1, 1))[0]
-    except Exception:  # whatever a checkpoint's code raises
-        return None
+    return None
 
 
 def _without_effect(session: Session, sublayers: set[tuple[int, str]], batch: TokenBatch) -> bool:

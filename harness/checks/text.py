@@ -13,13 +13,15 @@ from transformers import AutoTokenizer
 from harness.batches import random_ids
 from harness.forward import unpadded
 from harness.full_precision import remember_full_precision, speech_in_full_precision
+from harness.panics import Panicked, panics_as_errors
 from harness.reporting.report import FoundFault
 from harness.session import Session, first_line, has_tokenizer
 from harness.stock import stock_config_object
 from harness.text_generation import Speech, Voice, decoded, encode_prompt, random_prompts, text_prompts
 from harness.text_judge import TextVerdict, judge_speech
+from harness.whose_error import raised_by
 
-from .candidate import candidate_runs
+from .candidate import candidate_runs, reference_runs
 from .check import FaultFound, NotChecked, Numbers, fault
 from .explain import logits_differ
 from .explain_cache import text_differs
@@ -41,8 +43,9 @@ def text(session: Session, how: str) -> Numbers:
     if session.mode.is_quantised:
         prompts = prompts[:2]  # slow on a CPU
     options: dict[str, Any] = {"max_new_tokens": _NEW_TOKENS, "temperature": _TEMPERATURES[how]}
-    expected = _reference_speaks(session, prompts, tokenizer, **options)
-    require_own_words(session, expected)
+    with reference_runs(session):
+        expected = Voice(session.reference, session.pruned_reference).speak(prompts, tokenizer=tokenizer, **options)
+        require_own_words(session, expected)
     said = _candidate_speaks(session, prompts, tokenizer, **options)
     # What plan and precision cost is asked once: it is the same however the next token is chosen.
     ask_for_costs = session.has_base and how == "greedy"
@@ -72,26 +75,16 @@ def text(session: Session, how: str) -> Numbers:
     return verdict.numbers
 
 
-def _reference_speaks(session: Session, prompts: Prompts, tokenizer: Any, **options: Any) -> Speech:
-    """Let the reference speak; what it cannot say here, such as a quantiser's, is nothing to compare with."""
-    try:
-        return Voice(session.reference, session.pruned_reference).speak(prompts, tokenizer=tokenizer, **options)
-    except NotChecked:
-        raise
-    except Exception as error:  # of transformers, accelerate or bitsandbytes
-        raise NotChecked(f"the reference says nothing in {session.mode.name}: {first_line(error)}") from None
-
-
 def _candidate_speaks(session: Session, prompts: Prompts, tokenizer: Any, **options: Any) -> Speech:
     """Let the candidate speak, through its own tokenizer. What its model raises is its fault, and nothing else is."""
     model, own = session.model, _own_tokenizer(session) if tokenizer is not None else None
-    with _tokenizer_runs():
+    with _tokenizer_runs(own):
         ids = [encode_prompt(own, prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
     with candidate_runs(session, cached=True):
         speech = Voice(model).speak(ids, **options)
     said = speech.said
     if own is not None:
-        with _tokenizer_runs():
+        with _tokenizer_runs(own):
             said = [replace(one, text=decoded(own, one.new_ids)) for one in said]
 
     def logits(input_ids: Tensor) -> Tensor:
@@ -102,11 +95,14 @@ def _candidate_speaks(session: Session, prompts: Prompts, tokenizer: Any, **opti
 
 
 @contextmanager
-def _tokenizer_runs() -> Iterator[None]:
-    """Turn what the checkpoint's tokenizer raises into a fault of its own."""
+def _tokenizer_runs(tokenizer: Any) -> Iterator[None]:
+    """Turn what the checkpoint's tokenizer, or its chat template, raises into a fault of its own."""
     try:
-        yield
-    except Exception as error:  # of tokenizers, or of the chat template
+        with panics_as_errors():
+            yield
+    except Exception as error:
+        if not _is_of_the_tokenizer(error, tokenizer):
+            raise
         raise FaultFound(
             fault(
                 "tokenizer",
@@ -115,6 +111,11 @@ def _tokenizer_runs() -> Iterator[None]:
                 remedy="Copy the tokenizer's files and the chat template from the base.",
             )
         ) from error
+
+
+def _is_of_the_tokenizer(error: Exception, tokenizer: Any) -> bool:
+    """Whether a tokenizer raised an error, or panicked, or its template did not end."""
+    return isinstance(error, Panicked | TimeoutError) or raised_by(error, tokenizer)
 
 
 def _other_settings(session: Session) -> str | None:
@@ -168,20 +169,28 @@ def _prompts(session: Session) -> tuple[Prompts, Any]:
     size = int(session.subject.config["vocab_size"])
     texts = [texts[0] for texts in text_prompts().values()][:3]
     try:
-        if max(max(encode_prompt(session.tokenizer, text)) for text in texts) < size:
-            return texts, session.tokenizer
+        tokenizer = session.tokenizer
+        with panics_as_errors():
+            if max(max(encode_prompt(tokenizer, text), default=size) for text in texts) < size:
+                return texts, tokenizer
+    except NotChecked:  # there is none
+        pass
     except TimeoutError as error:  # the base has the same template, or the check of the tokenizer would say so
         session.subject.findings.append(str(error))
-    except Exception:  # there is none, or it, or its template, raises: the check of the tokenizer says so
-        pass
+    except Exception as error:
+        if not _is_of_the_tokenizer(error, tokenizer):  # whose check says so
+            raise
     return random_prompts(size, count=3), None
 
 
 def _own_tokenizer(session: Session) -> Any:
     if not has_tokenizer(session.subject.root):
         return session.tokenizer
+    config = stock_config_object(session.subject.config)
     try:
-        config = stock_config_object(session.subject.config)
-        return AutoTokenizer.from_pretrained(session.subject.root, config=config, trust_remote_code=False)
-    except Exception:  # of many kinds, by version; the check of the tokenizer's files says what is missing
+        with panics_as_errors():
+            return AutoTokenizer.from_pretrained(session.subject.root, config=config, trust_remote_code=False)
+    except (
+        Exception
+    ):  # of many kinds, by version, over the checkpoint's files, of which the check of the tokenizer tells
         return session.tokenizer

@@ -12,7 +12,7 @@ from harness.stored import EMBEDDING
 from harness.subject import MANIFEST_FILE, Subject
 from harness.text_files import read_json_or_none
 
-from .check import FaultFound, NotChecked, Numbers, fault, listed
+from .check import FaultFound, NotChecked, Numbers, Undecided, fault, listed
 from .generation_settings import GENERATION_FILE, generation_fault
 from .tokenizer_behaviour import compare_tokenizers
 from .tokenizer_reading import short, stored_vocabulary
@@ -34,9 +34,16 @@ def tokenizer_files(subject: Subject) -> Numbers:
     if subject.base is None:
         return _as_noted(subject)
     base = subject.base.root
-    faults = [found for found in (generation_fault(subject), _tokenizer_fault(subject, base)) if found is not None]
-    if faults:
+    undecided: Undecided | None = None
+    found = [generation_fault(subject)]
+    try:
+        found.append(_tokenizer_fault(subject, base))
+    except Undecided as error:
+        undecided = error
+    if faults := [each for each in found if each is not None]:
         raise FaultFound(*faults)
+    if undecided is not None:
+        raise undecided
     there = [*_names(base), *([GENERATION_FILE] if (base / GENERATION_FILE).is_file() else [])]
     if not there:
         raise NotChecked("the base has no tokenizer and no generation config")
@@ -107,6 +114,8 @@ def _tokenizer_fault(subject: Subject, base: Path) -> FoundFault | None:
         return _fault(f"{missing[0]} is missing", "the base has it")
     found = compare_tokenizers(root, base, subject.config)
     subject.findings.extend(found.findings)
+    if not found.differences and found.undecided is not None:
+        raise Undecided(found.undecided)
     if not found.differences:
         if differing and not found.findings:
             subject.findings.append(f"{', '.join(differing)}: written otherwise than the base's, and does the same")

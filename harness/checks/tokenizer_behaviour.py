@@ -17,8 +17,10 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from harness.chat_templates import rendered
+from harness.panics import panics_as_errors
 from harness.stock import stock_config_object
 from harness.text_files import read_json_or_none
+from harness.whose_error import raised_by
 
 from .tokenizer_reading import (
     TOKENIZER_FILE,
@@ -45,10 +47,14 @@ _MAY_BE_ADDED: Final = frozenset(_SPECIAL) - {"eos_token"}
 
 @dataclass
 class Comparison:
-    """What a tokenizer does otherwise than the base's, in the words of evidence, and what is said of it besides."""
+    """What a tokenizer does otherwise than the base's, in the words of evidence, and what is said of it besides.
+
+    `undecided` is why they could not be compared.
+    """
 
     differences: list[str] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
+    undecided: str | None = None
 
 
 def compare_tokenizers(root: Path, base: Path, config: Mapping[str, Any]) -> Comparison:
@@ -77,7 +83,7 @@ def compare_tokenizers(root: Path, base: Path, config: Mapping[str, Any]) -> Com
     elif isinstance(raw, str) and isinstance(base_raw, Tokenizer):
         found.differences.append(f"{TOKENIZER_FILE} cannot be read: {raw}")
     elif theirs is None and not isinstance(base_raw, Tokenizer):
-        found.findings.append(f"the tokenizers are not compared: the base's does not load here ({base_error})")
+        found.undecided = f"the tokenizers are not compared: the base's does not load here ({base_error})"
     return found
 
 
@@ -100,12 +106,13 @@ def _compare_alone(raw: Tokenizer, base_raw: Tokenizer, theirs: Any, found: Comp
 
 def _load(root: Path, config: Mapping[str, Any]) -> tuple[Any, str | None]:
     """Return the tokenizer as transformers loads it, or why it does not."""
+    is_unknown, config_object = _class_is_unknown(root), stock_config_object(config)
     try:
-        if _class_is_unknown(root):  # of another release
-            return PreTrainedTokenizerFast.from_pretrained(root), None
-        config_object = stock_config_object(config)
-        return AutoTokenizer.from_pretrained(root, config=config_object, trust_remote_code=False), None
-    except Exception as error:  # of many kinds, by version and by what is missing
+        with panics_as_errors():
+            if is_unknown:  # of another release
+                return PreTrainedTokenizerFast.from_pretrained(root), None
+            return AutoTokenizer.from_pretrained(root, config=config_object, trust_remote_code=False), None
+    except Exception as error:  # of many kinds, by version and by what is missing among the files
         return None, (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
@@ -221,6 +228,8 @@ def _rendered(tokenizer: Any, template: str) -> list[str]:
         for prompt in (False, True):
             try:
                 texts.append(rendered(tokenizer, messages, chat_template=template, add_generation_prompt=prompt))
-            except Exception as error:  # of jinja2, or raised by the template
+            except Exception as error:
+                if not (isinstance(error, TimeoutError) or raised_by(error, tokenizer)):
+                    raise
                 texts.append(f"{type(error).__name__}: {error}")
     return texts

@@ -45,9 +45,11 @@ def read_alone(root: Path) -> Tokenizer | str | None:
     if not (root / TOKENIZER_FILE).is_file():
         return None
     try:
-        return bare(Tokenizer.from_file(str(root / TOKENIZER_FILE)))
-    except Exception as error:  # tokenizers raises plain Exceptions
+        with panics_as_errors():
+            tokenizer = Tokenizer.from_file(str(root / TOKENIZER_FILE))
+    except Exception as error:  # tokenizers raises plain Exceptions over what a file holds
         return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    return bare(tokenizer)
 
 
 def stored_vocabulary(root: Path) -> dict[str, int]:

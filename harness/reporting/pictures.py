@@ -40,7 +40,7 @@ def picture(title: str, words: tuple[str, ...], draw: Callable[[], Figure]) -> P
     try:
         with drawing():
             return Picture(title, words, _svg(draw()))
-    except Exception as error:  # a record that took hours is not lost for what it looks like
+    except Exception as error:  # the page says so, and no verdict rests on it: a record that took hours is not lost
         return Picture(title, words, None, f"The picture could not be drawn, {type(error).__name__}: {error}")
 
 

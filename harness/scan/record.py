@@ -18,7 +18,7 @@ import numpy as np
 from harness.errors import CannotRun
 from harness.reporting.notebook import NotebookRecord, Summary
 from harness.reporting.report import read_record
-from pruning import PrunePlan
+from pruning import PrunePlan, PruningError
 
 SCHEMA = 1
 KIND: Final = "scan"
@@ -216,7 +216,7 @@ class Scan(NotebookRecord):
             )
         except KeyError as error:
             raise ValueError(f"not a scan of schema {SCHEMA}: it has no {error}") from None
-        except Exception as error:  # of several kinds, by what is in a value's place
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, PruningError) as error:
             raise ValueError(f"not a scan of schema {SCHEMA}: {error}") from None
         return scan
 

@@ -11,7 +11,7 @@ from harness.errors import CannotRun
 from harness.reporting.notebook import NotebookRecord, Summary
 from harness.reporting.report import read_record
 from harness.scan.record import Estimate, Window, estimate, of_type, read_values, read_window
-from pruning import PrunePlan
+from pruning import PrunePlan, PruningError
 
 SCHEMA = 1
 KIND: Final = "search"
@@ -118,7 +118,7 @@ class Search(NotebookRecord):
                 raise ValueError("it has no steps")
         except KeyError as error:
             raise ValueError(f"not a search of schema {SCHEMA}: it has no {error}") from None
-        except Exception as error:  # of several kinds, by what is in a value's place
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, PruningError) as error:
             raise ValueError(f"not a search of schema {SCHEMA}: {error}") from None
         return search
 
