@@ -53,17 +53,13 @@ def is_of_the_candidate(session: Session, error: BaseException, *, model: Any = 
 def _puts_out_something_else(session: Session, cached: bool) -> bool:
     """Whether a forward pass puts out no logits, or, asked for one, no KV cache; not if it raises."""
     ids = random_ids(session.subject.config, 1, 4).to(input_device(session.model))
-    output: Any = None
     with ignoring_errors_of(session.model):
         output = session.model(ids, use_cache=cached)
-    if output is None:
-        return False
-    if not isinstance(getattr(output, "logits", None), Tensor):
-        return True
-    try:
-        return cached and cache_of(output) is None
-    except ValueError:
-        return True
+        try:
+            return not isinstance(getattr(output, "logits", None), Tensor) or (cached and cache_of(output) is None)
+        except (AttributeError, ValueError):  # it holds no cache, or nothing at all
+            return True
+    return False
 
 
 @contextmanager

@@ -293,14 +293,12 @@ def pruned_in_memory(case: Case) -> Any:
 
 
 def test_error_of_a_check_costs_that_check_alone(case: Callable[[str], Case], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A check that raises is skipped with the error as its reason, so that the verdict is no more than undecided."""
+    """A check that raises is an error with the traceback's last line, so that the verdict is no more than undecided."""
     monkeypatch.setattr("harness.checks.keys._shape_faults", lambda subject: 1 / 0)
     report = judge(case("tied"), keyword="stored.keys or stored.files")
     (record,) = (each for each in report.checks if each.name == "stored.keys")
-    assert (record.outcome, record.reason) == (
-        "skipped",
-        "the check itself failed, ZeroDivisionError: division by zero",
-    )
+    assert (record.outcome, record.reason) == ("error", "ZeroDivisionError: division by zero")
+    assert (record.traceback or "").startswith("Traceback (most recent call last):\n")
     assert report.verdict == "undecided"
 
 
