@@ -59,10 +59,13 @@ def report_of(*checks: CheckRecord, **other: Any) -> Report:
     return Report(**(fields | other))
 
 
-def printed(show: Callable[..., None], content: object, width: int = 160, **console: Any) -> str:
-    """Return what `show` prints of something, without the spaces that fill its lines."""
+def printed(
+    show: Callable[..., None], content: object, width: int = 160, *, debug: bool | None = None, **console: Any
+) -> str:
+    """Return what `show` prints of something, without the spaces that fill its lines; `debug` is handed on to it."""
     file = io.StringIO()
-    show(content, console=Console(file=file, width=width, highlight=False, **console))
+    options = {} if debug is None else {"debug": debug}
+    show(content, console=Console(file=file, width=width, highlight=False, **console), **options)
     return "\n".join(line.rstrip() for line in file.getvalue().split("\n"))
 
 

@@ -47,7 +47,7 @@ def test_sound(sound: Pair, tmp_path: Path) -> None:
     assert "sound: the pruned checkpoint is the model that was meant" in result.stdout
     written = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     report = Report.from_dict(written)
-    assert written["schema"] == 1
+    assert written["schema"] == 2
     assert json.loads(json.dumps(report.to_dict())) == written
     assert (report.verdict, report.base) == ("sound", str(base))
     assert {check.name.partition(".")[0] for check in report.checks} == {"stored", "plain-float32"}
@@ -80,9 +80,9 @@ def test_faulty(
 
 
 def test_undecided(sound: Pair, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Where too little was checked it ends with 2 and says what to do; with `--allow-partial` it ends with 0."""
+    """Where too little was checked it ends with 3 and says what to do; with `--allow-partial` it ends with 0."""
     command = ("check", sound[1], *SMALL, "-k", "stored.keys")
-    assert run(monkeypatch, *command) == 2
+    assert run(monkeypatch, *command) == 3
     captured = capsys.readouterr()
     assert captured.err == ""
     assert "undecided: bytes and logits could not be checked" in captured.out
@@ -109,7 +109,7 @@ def test_code_of_a_third_party(
     with (tmp_path / "foreign" / "modeling_skipping_qwen3.py").open("a", encoding="utf-8") as code:
         code.write(f"\nfrom pathlib import Path\nPath({str(canary)!r}).touch()\n")
     command = ("check", tmp_path / "foreign", "--base", sound[0], *SMALL, "-k", "stored or identity.random")
-    assert run(monkeypatch, *command) == 2
+    assert run(monkeypatch, *command) == 3
     assert "--trust-remote-code" in capsys.readouterr().out
     assert not canary.exists()
     assert run(monkeypatch, *command, "--trust-remote-code") == 0

@@ -1,5 +1,6 @@
 """The command line: exit codes, one-line errors, and what it prints."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -86,6 +87,59 @@ def test_existing_destination(
 def test_usage_error_is_2(monkeypatch: pytest.MonkeyPatch) -> None:
     """An unknown option ends with 2, as everything that could not run."""
     assert run(monkeypatch, "prune", "--nonsense") == 2
+
+
+@pytest.mark.parametrize("command", ["check", "compare", "prune", "plant", "demo", "bench", "scan", "plan"])
+def test_crash_outside_of_a_check(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A crash of ours ends with 2, whatever the command, and one line that tells how to see the traceback."""
+    code = "\x1b[2J"
+    crash = {
+        "check": "harness.text_files.checkpoint_directory",
+        "compare": "harness.reporting.report.read_record",
+        "prune": "pruning.prune_checkpoint",
+        "plant": "harness.faults.plant",
+        "demo": "harness.demo.run_demo",
+        "bench": "harness.text_files.checkpoint_directory",
+        "scan": "harness.scan.run.scan_checkpoint",
+        "plan": "harness.search.run.search_plan",
+    }[command]
+
+    def fails(*_: object, **__: object) -> None:
+        raise KeyError(code)
+
+    monkeypatch.setattr(crash, fails)
+    arguments = {
+        "check": ["a"], "compare": ["a", "b"], "prune": ["a", "b", "--mlp", "1"], "plant": ["kept-keys-lost", "a", "b"],
+        "demo": [], "bench": ["a", "--base", "b"], "scan": ["a", "--out", "b"], "plan": ["a", "--drop", "1"],
+    }[command]  # fmt: skip
+    assert run(monkeypatch, command, *arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == (
+        "prunecheck: internal error, which says nothing of a checkpoint: KeyError: '\\x1b[2J'; "
+        "set PRUNECHECK_DEBUG=1 to see the traceback, and report it\n"
+    )
+    monkeypatch.setenv("PRUNECHECK_DEBUG", "1")
+    assert run(monkeypatch, command, *arguments) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[-1] == "prunecheck: internal error, which says nothing of a checkpoint: KeyError: '\\x1b[2J'"
+
+
+def test_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where what is printed goes into a closed pipe the command ends with 2: 1 would stand for a fault."""
+
+    def closed(*_: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    before = sys.stdout, sys.stderr
+    monkeypatch.setattr("harness.cli.print", closed, raising=False)
+    try:
+        assert run(monkeypatch, "--version") == 2
+    finally:
+        sys.stdout, sys.stderr = before  # which typer replaces
 
 
 def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from harness.reporting.comparison import Change, CheckChange, Comparison, NumberChange, compare_reports
 from harness.reporting.comparison_view import print_comparison
 from harness.reporting.report import CheckRecord, Coverage, FoundFault, Report
-from tests.harness.reports import FAULT, failed, passed, printed, report_of, reports, skipped
+from tests.harness.reports import FAULT, crashed, failed, passed, printed, report_of, reports, skipped, undecided
 
 pytestmark = pytest.mark.newest
 
@@ -61,6 +61,11 @@ ALLOWED = Coverage(keys=True, bytes=None, logits=False, partial_allowed=True)
     [
         (passed("a.load"), failed("a.load", "off"), True),
         (passed("a.load"), skipped("a.load", "no GPU"), True),
+        (passed("a.load"), crashed("a.load"), True),
+        (skipped("a.load", "no GPU"), crashed("a.load"), True),
+        (failed("a.load", "off"), crashed("a.load"), True),
+        (crashed("a.load"), passed("a.load"), False),
+        (passed("a.load"), undecided("a.load"), True),
         (passed("a.load"), None, True),
         (failed("a.load", "off"), passed("a.load"), False),
         (failed("a.load", "off"), skipped("a.load", "no GPU"), False),
@@ -71,7 +76,7 @@ ALLOWED = Coverage(keys=True, bytes=None, logits=False, partial_allowed=True)
     ],
 )
 def test_checks_that_changed(before: CheckRecord | None, after: CheckRecord | None, is_regression: bool) -> None:
-    """A check that passed and fails, is skipped or is gone is a regression; any other change is only told."""
+    """A check that passed and does not, or that crashes now, is a regression; any other change is only told."""
     other = passed("stored.files")
     comparison = compare_reports(*(report_of(*filter(None, (other, check))) for check in (before, after)))
     outcomes = [None if check is None else check.outcome for check in (before, after)]

@@ -10,6 +10,7 @@ import torch
 from harness import demo
 from harness.demo_view import print_report
 from harness.errors import CannotRun
+from harness.tiny import TinySpec, write_tiny_checkpoint
 from pruning import PrunePlan
 from tests.harness.command_line import run
 
@@ -53,21 +54,31 @@ def test_cached_steps_are_compared_while_they_continue_the_same_tokens() -> None
 
 
 def test_verdict(capsys: pytest.CaptureFixture[str]) -> None:
-    """One faulty row makes the verdict faulty, with its reason; a skipped one does not."""
+    """One faulty row makes the verdict faulty, with its reason, or else one that crashed undecided."""
     sound, skipped = demo.DemoRow("plain", "sound"), demo.DemoRow("8-bit", "skipped", "bitsandbytes is not installed")
     faulty = demo.DemoRow("auto", "faulty", "logits differ")
     assert report_of(sound, skipped).verdict == "sound"
     print_report(report_of(sound, faulty, skipped))
     assert capsys.readouterr().out.splitlines()[-1] == "faulty: auto: logits differ"
+    crashed = demo.DemoRow("auto", "error", "KeyError: 'x'", traceback="Traceback")
+    assert report_of(crashed, faulty).verdict == "faulty"
+    assert report_of(sound, crashed, skipped).verdict == "undecided"
+    print_report(report_of(sound, crashed, skipped))
+    assert capsys.readouterr().out.splitlines()[-1] == "undecided: auto crashed: KeyError: 'x'"
 
 
 def test_exit_codes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`prunecheck demo` ends with 0 when sound, 1 when faulty, 2 when it could not run; JSON keeps the record."""
-    for row, code in ((demo.DemoRow("plain", "sound"), 0), (demo.DemoRow("plain", "faulty", "off"), 1)):
+    """`prunecheck demo` ends with 0 when sound, 1 faulty, 2 it could not run, 3 undecided; JSON keeps the record."""
+    rows = (
+        (demo.DemoRow("plain", "sound"), 0),
+        (demo.DemoRow("plain", "faulty", "off"), 1),
+        (demo.DemoRow("plain", "error", "KeyError: 'x'", traceback="Traceback"), 3),
+    )
+    for row, code in rows:
         monkeypatch.setattr(demo, "run_demo", lambda plan, step, row=row: report_of(row))
         assert run(monkeypatch, "demo", "--json", tmp_path / "report.json") == code
         record = json.loads((tmp_path / "report.json").read_text())
-        assert (record["schema"], record["verdict"]) == (1, report_of(row).verdict)
+        assert (record["schema"], record["verdict"]) == (2, report_of(row).verdict)
 
     def no_network(plan: PrunePlan, step: Any) -> None:
         raise CannotRun("no network")
@@ -76,6 +87,28 @@ def test_exit_codes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pyt
     capsys.readouterr()
     assert run(monkeypatch, "demo") == 2
     assert capsys.readouterr().err == "prunecheck: no network\n"
+
+
+def test_way_of_loading_that_crashes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A crash in one way of loading is a row of its own, which makes the demo undecided, and costs no other row."""
+    base = write_tiny_checkpoint(TinySpec(layers=4), tmp_path / "base")
+
+    def row(mode: Any, *_: Any) -> demo.DemoRow:
+        if mode.name == "plain-bfloat16":
+            raise KeyError("planted")
+        return demo.DemoRow(mode.name, "sound")
+
+    monkeypatch.setattr(demo, "real_checkpoint_path", lambda **_: base)
+    monkeypatch.setattr(demo, "_mode_row", row)
+    monkeypatch.setattr(demo, "_chat_tokens", lambda *_: None)
+    monkeypatch.setattr(demo.AutoTokenizer, "from_pretrained", lambda *_: None)
+    report = demo.run_demo(PrunePlan(self_attn=(1,)), steps)
+    assert report.verdict == "undecided"
+    assert [row.mode for row in report.rows if row.outcome == "error"] == ["plain-bfloat16"]
+    (crashed,) = (row for row in report.rows if row.outcome == "error")
+    assert crashed.reason == "KeyError: 'planted'"
+    assert (crashed.traceback or "").startswith("Traceback")
+    assert len(report.rows) == 1 + len(demo.LOADING_MODES)
 
 
 def test_json_that_cannot_be_written(

@@ -8,7 +8,7 @@ from hypothesis import given
 
 from harness.reporting.junit import junit_xml
 from harness.reporting.report import Coverage, FoundFault, Report, write_text
-from tests.harness.reports import FAULT, failed, passed, report_of, reports, skipped
+from tests.harness.reports import FAULT, crashed, failed, passed, report_of, reports, skipped, undecided
 
 pytestmark = pytest.mark.newest
 
@@ -66,6 +66,25 @@ def test_skipped() -> None:
     """A skipped check says why."""
     (element,) = case(report_of(skipped("stored.tokenizer", "there is none")), "tokenizer")
     assert (element.tag, element.attrib) == ("skipped", {"message": "there is none"})
+
+
+def test_crashed() -> None:
+    """A check that crashed is an error, of the type of what was raised, with the whole traceback."""
+    report = report_of(passed("stored.files"), crashed("stored.keys", "ValueError: a\x1b"))
+    (element,) = case(report, "keys")
+    assert (element.tag, element.attrib) == ("error", {"message": "ValueError: a\ufffd", "type": "ValueError"})
+    assert (element.text or "").startswith("Traceback (most recent call last):\n")
+    assert parsed(report).get("errors") == "2"  # the verdict is one, too
+
+
+def test_undecided_check() -> None:
+    """A check that could not decide is skipped with its reason, and the verdict is an error."""
+    report = report_of(passed("stored.files"), undecided("stored.keys", "the stock model errs"))
+    (element,) = case(report, "keys")
+    assert (element.tag, element.attrib) == ("skipped", {"message": "the stock model errs"})
+    (element,) = case(report, "verdict")
+    assert (element.tag, element.get("type")) == ("error", "undecided")
+    assert "1 of 2 checks could not decide" in (element.get("message") or "")
 
 
 def test_failed() -> None:

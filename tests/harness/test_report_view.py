@@ -8,7 +8,7 @@ from hypothesis import given
 
 from harness.reporting.report import Coverage, FoundFault, Report
 from harness.reporting.report_view import print_report
-from tests.harness.reports import FAULT, failed, passed, printed, report_of, reports, skipped
+from tests.harness.reports import FAULT, crashed, failed, passed, printed, report_of, reports, skipped, undecided
 
 pytestmark = pytest.mark.newest
 
@@ -241,3 +241,48 @@ def test_it_is_wide_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> No
     """By default it is written to stdout, in lines wide enough for a file."""
     print_report(report_of(passed("stored.files"), skipped("stored.tokenizer", "w" * 100)))
     assert f"stored.tokenizer  {'w' * 100}" in capsys.readouterr().out
+
+
+def test_crashes_stand_first() -> None:
+    """Checks that crashed stand before all else, a row for each last line of a traceback; whole ones on request."""
+    report = report_of(
+        passed("stored.keys"),
+        crashed("plain-float32.load", "KeyError: 'mode'"),
+        crashed("plain-float32.poison", "KeyError: 'mode'"),
+        crashed("plain-8bit.load", f"ValueError: {HOSTILE}"),
+    )
+    every = lines(report)
+    assert every[0].startswith("crashed: ")
+    assert every[1:3] == [
+        "plain-float32.load and 1 more  KeyError: 'mode'",
+        f"plain-8bit.load                ValueError: {SHOWN}",
+    ]
+    assert every[3] == ""
+    assert "verdict:     undecided: 3 of 4 checks crashed" in every
+    assert rows(report)["plain-float32"] == ["0", "0", "2", "0", "0.5"]
+    assert not any("Traceback" in line for line in every)
+    shown = printed(print_report, report, debug=True).splitlines()
+    assert [line for line in shown if line.startswith("Traceback")] == ["Traceback (most recent call last):"] * 3
+    assert f"ValueError: {SHOWN}" in "\n".join(shown)
+    assert block(report, "what to do")[0].startswith("--debug  ")
+    assert not any(line.startswith("--allow-partial") for line in block(report, "what to do"))
+
+
+def test_undecided_checks() -> None:
+    """Checks that could not decide are told with their reasons, and leave the verdict open; --allow-partial helps."""
+    report = report_of(
+        passed("stored.keys"), undecided("a.cache", "upstream errs"), undecided("b.cache", "upstream errs")
+    )
+    assert block(report, "undecided checks, which looked and could not decide") == ["a.cache and 1 more  upstream errs"]
+    assert "verdict:     undecided: 2 of 3 checks could not decide" in lines(report)
+    title = "undecided (exit code 3): nothing that was checked is wrong, but this was not checked"
+    assert block(report, title) == ["a.cache and 1 more:  upstream errs"]
+    assert [line.partition("  ")[0] for line in block(report, "what to do")] == ["--allow-partial"]
+    allowed = report_of(*report.checks, coverage=Coverage(True, "base", True, partial_allowed=True))
+    assert lines(allowed)[3].endswith("is the model that was meant; 2 of 3 checks could not decide")
+
+
+def test_a_crash_beside_a_fault() -> None:
+    """A faulty verdict says that checks crashed, too."""
+    report = report_of(failed("stored.keys"), crashed("stored.files"), faults=(FAULT,))
+    assert "verdict:     faulty: 1 of 2 checks failed; 1 of 2 checks crashed" in lines(report)
