@@ -12,15 +12,13 @@ from pruning import PlanError, PrunePlan, PruningError, __version__
 from pruning.plan import SUBLAYERS
 
 from .bench.command import bench
-from .crashes import last_line, whole_traceback
+from .crashes import DEBUG, internal_error
 from .errors import CannotRun
 from .refresh_command import refresh
 from .releases.command import bisect, matrix
 from .scan.command import scan
 from .search.command import plan as search_plan
 from .signals import ended_by, exit_at_signals
-
-DEBUG = "PRUNECHECK_DEBUG"  # the environment variable with which crashes are shown in full
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -57,15 +55,10 @@ def _tell(error: Exception) -> None:
     """Write one line on stderr for an error that ends the command; for a crash, if it is asked for, the traceback."""
     from .reporting.terminal import visible  # names from strangers may hold what a terminal obeys
 
-    message = str(error)
+    lines = [f"prunecheck: {error}"]
     if not isinstance(error, PruningError | CannotRun):
-        message = f"internal error, which says nothing of a checkpoint: {last_line(error)}"
-        if os.environ.get(DEBUG) or "--debug" in sys.argv:
-            for line in whole_traceback(error).splitlines():
-                print(visible(line), file=sys.stderr)
-        else:
-            message += f"; set {DEBUG}=1 to see the traceback, and report it"
-    print(f"prunecheck: {visible(message)}", file=sys.stderr)
+        lines = internal_error(error, in_full="--debug" in sys.argv or bool(os.environ.get(DEBUG)))
+    print(*map(visible, lines), sep="\n", file=sys.stderr)
 
 
 def _show_version(wanted: bool) -> None:
