@@ -45,7 +45,7 @@ def faults_of_the_code(
         again = run_checks(candidate, [check for check in checks([mode]) if check.mode is not None], memory=memory)
         for record in again.records:
             if record.outcome == "error":
-                raise RuntimeError(f"{record.name} crashed on the repaired checkpoint: {record.traceback}")
+                raise RuntimeError(f"{record.name}, of the repaired checkpoint: {record.reason}\n{record.traceback}")
         faults = diagnose(again.faults)
         faults += faults_of_the_layers(candidate, again, faults, memory)
     if any(name.endswith(".load") for name in again.faults) and f"{mode.name}.load" not in judged.faults:

@@ -23,7 +23,7 @@ import torch
 
 from harness.batches import random_ids
 from harness.checks.check import NotChecked
-from harness.crashes import whole_traceback
+from harness.crashes import last_line, whole_traceback
 from harness.errors import CannotRun
 from harness.forward import uncached_logits, unpadded
 from harness.loading_modes import LoadingMode
@@ -99,6 +99,7 @@ class _Order:
 class _Crash:
     """What a process that loads says in its last moment, if neither the model nor the machine is the reason."""
 
+    last_line: str
     traceback: str
 
 
@@ -120,7 +121,7 @@ class FreshLoads:
         except (EOFError, OSError):
             raise CannotRun("the process that loads models died") from None
         if isinstance(answer, _Crash):
-            raise RuntimeError(f"a load in a process of its own crashed: {answer.traceback}")
+            raise RuntimeError(f"a load in a process of its own crashed: {answer.last_line}\n{answer.traceback}")
         if isinstance(answer, str):
             raise CannotRun(answer)
         return answer
@@ -210,7 +211,7 @@ def _load(order: _Order, connection: Connection) -> None:
         except (CannotRun, NotChecked) as error:
             connection.send(first_line(error))
         except Exception as error:
-            connection.send(_Crash(whole_traceback(error)))
+            connection.send(_Crash(last_line(error), whole_traceback(error)))
 
 
 def _measured_load(order: _Order, connection: Connection, scratch: Path) -> None:

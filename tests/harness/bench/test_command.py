@@ -6,11 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from harness.bench.page import benchmark_page
 from harness.bench.record import Benchmark
 from harness.bench.run import benchmark_checkpoint
 from harness.faults import foreign_checkpoint
+from harness.session import Session
 from pruning import PrunePlan
 from tests.harness.bench.records import benchmark_of, size
 from tests.harness.command_line import run
@@ -162,8 +164,12 @@ def test_bench_that_cannot_run(
 def test_models_that_load_and_do_not_run(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where loaded models do not run with a cache, what their loads cost stays, and the reason is noted."""
 
-    def fail(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise RuntimeError("no\nluck")
+
+    def fail(session: Session, *_: object) -> None:
+        monkeypatch.setattr(session.model.model.norm, "forward", refuse)
+        session.model(torch.ones((1, 1), dtype=torch.long))
 
     cost = size("peak memory, load and first pass", 1000, 800)
     monkeypatch.setattr("harness.bench.run.load_costs", lambda *_: ([cost], []))
@@ -171,3 +177,21 @@ def test_models_that_load_and_do_not_run(pair: Pair, monkeypatch: pytest.MonkeyP
     (mode,) = benchmark_checkpoint(pair[1], base=pair[0]).modes
     assert (mode.skipped, mode.measurements) == (None, (cost,))
     assert mode.notes == ("plain-float32: what the loaded models cost is not measured: no.",)
+
+
+def test_crash_of_ours(pair: Pair, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """What we raise ourselves while models run ends with 2, not with a note; code that ends the process does, too."""
+
+    def fail(*_: object) -> None:
+        raise KeyError("planted")
+
+    def leave(*_: object) -> None:
+        raise SystemExit(0)
+
+    monkeypatch.setattr("harness.bench.run.load_costs", lambda *_: ([], []))
+    monkeypatch.setattr("harness.bench.run.running_costs", fail)
+    assert run(monkeypatch, "bench", pair[1], "--base", pair[0]) == 2
+    assert "internal error, which says nothing of a checkpoint: KeyError: 'planted'" in capsys.readouterr().err
+    monkeypatch.setattr("harness.bench.run.running_costs", leave)
+    assert run(monkeypatch, "bench", pair[1], "--base", pair[0]) == 2
+    assert "ends the process that it runs in: it raises SystemExit" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,14 @@ def test_code_that_raises(loads: FreshLoads, subject: Subject, tmp_path: Path) -
     with pytest.raises(CannotRun, match=r"^the model does not load: no$"):
         loads.load(broken, PLAIN, "pruned")
     assert loads.load(broken, PLAIN, "base").bare_seconds > 0
+
+
+def test_a_crash_of_ours(loads: FreshLoads, subject: Subject) -> None:
+    """What neither the model nor the machine is the reason of is a crash, with its traceback, and no skipped mode."""
+    broken = replace(subject, stored=None)  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match=r"a load in a process of its own crashed: AssertionError\nTraceback"):
+        loads.load(broken, PLAIN, "pruned")
+    assert loads.load(subject, PLAIN, "base").bare_seconds > 0
 
 
 def test_a_process_that_dies(loads: FreshLoads, subject: Subject, tmp_path: Path) -> None:
