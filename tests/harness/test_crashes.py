@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from harness import judge
+from harness import assert_sound, judge
 from harness.checks.check import Check, FaultFound, NotChecked, Numbers, Undecided, fault
 from harness.conformance import checks
 from harness.judge import check_checkpoint, check_model
@@ -205,6 +205,19 @@ def test_faults_are_told_beside_a_crash(pair: Pair, plant: Callable[..., None]) 
     report = check_checkpoint(pair[1], base=pair[0])
     assert (report.verdict, [each.id for each in report.faults]) == ("faulty", ["planted"])
     assert [check.name for check in report.checks if check.outcome == "error"] == ["stored.files"]
+
+
+def test_assertions(pair: Pair, plant: Callable[..., None]) -> None:
+    """`assert_sound` fails over a crash, and over an undecided check, and names both."""
+
+    def undecided(target: Any) -> Numbers:
+        raise Undecided("open")
+
+    plant({"stored.keys": crash, "stored.files": undecided})
+    with pytest.raises(AssertionError) as caught:
+        assert_sound(pair[1], base=pair[0])
+    assert f"  crashed: stored.keys: {LAST_LINE}" in str(caught.value).splitlines()
+    assert "  could not decide: stored.files: open" in str(caught.value).splitlines()
 
 
 @pytest.mark.parametrize("step", ["diagnose", "faults_of_the_code", "faults_of_the_layers"])
