@@ -143,7 +143,7 @@ def hidden_states_among(args: Iterable[Any], kwargs: dict[str, Any]) -> torch.Te
 
 def zeros_like(hidden_states: torch.Tensor) -> torch.Tensor:
     """Return zeros of the same shape, dtype and device, for which one element is stored."""
-    return hidden_states.new_zeros(()).expand(hidden_states.shape)
+    return hidden_states.new_zeros(()).expand_as(hidden_states)
 
 
 def record_tokens(
@@ -166,9 +166,10 @@ def record_tokens(
     values = keys[..., :0]
     shaped = getattr(slot, "keys", None)
     if shaped is not None and shaped.dim() == 4:
-        # The slot may have been given its shape by someone else (`Cache.early_initialization`).
-        keys = keys.expand(batch, shaped.shape[1], new_tokens, shaped.shape[3])
-        values = keys.new_zeros(()).expand(batch, slot.values.shape[1], new_tokens, slot.values.shape[3])
+        if shaped.shape[1::2] != (1, 1):
+            # The slot was given its shape by someone else (`Cache.early_initialization`).
+            keys = keys.expand(batch, shaped.shape[1], new_tokens, shaped.shape[3])
+            values = keys.new_zeros(()).expand(batch, slot.values.shape[1], new_tokens, slot.values.shape[3])
     elif _VALUES_ARE_SHAPED_LIKE_KEYS and isinstance(slot, StaticLayer):
         slot.lazy_initialization(keys)  # type: ignore[call-arg]
         slot.values = slot.values[..., :0].clone()
