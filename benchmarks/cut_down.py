@@ -1,7 +1,9 @@
-"""A stock Qwen3 cut down by hand: pruned sub-layers were never built, and what is left is transformers' own.
+"""A stock model cut down by hand: pruned sub-layers were never built, and what is left is transformers' own.
 
-It is what a pruned model is held against: nobody can run less. Its attentions are numbered anew, so that its KV cache
-has a slot for each kept one and none for what is pruned; right where all layers have the same kind of attention.
+It is what a pruned model is held against: nobody can run less. Complete decoder layers are stock ones; what is left of
+the others is called as the stock layer calls it, with whatever arguments the layer is given. Attentions are numbered
+anew, so that the KV cache has a slot for each kept one and none for what is pruned; right where all layers have the
+same kind of attention.
 """
 
 from pathlib import Path
@@ -9,56 +11,70 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention, Qwen3MLP, Qwen3RMSNorm, Qwen3RotaryEmbedding
 
 from pruning import PrunePlan
 
 
-class CutDownLayer(GradientCheckpointingLayer):
-    """A decoder layer that has what a plan keeps: `slot` numbers its self_attn in the KV cache, None if it has none."""
+class AttentionLayer(GradientCheckpointingLayer):
+    """What is left of a decoder layer without its mlp."""
 
-    def __init__(self, config: Qwen3Config, slot: int | None, *, mlp: bool) -> None:
+    def __init__(self, stock: Any) -> None:
         super().__init__()
-        self.has_attention, self.has_mlp = slot is not None, mlp
-        self.attention_type = "full_attention"
-        if slot is not None:
-            self.input_layernorm = Qwen3RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-            self.self_attn = Qwen3Attention(config, slot)
-        if mlp:
-            self.post_attention_layernorm = Qwen3RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-            self.mlp = Qwen3MLP(config)
+        self.input_layernorm, self.self_attn = stock.input_layernorm, stock.self_attn
 
     def forward(self, hidden_states: Tensor, **kwargs: Any) -> Tensor:
-        """Run what is there; hidden states are (batch, tokens, hidden size)."""
-        if self.has_attention:
-            attended, _ = self.self_attn(hidden_states=self.input_layernorm(hidden_states), **kwargs)
-            hidden_states = hidden_states + attended
-        if self.has_mlp:
-            hidden_states = hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))
+        """Return hidden states (batch, tokens, hidden size)."""
+        attended, _ = self.self_attn(hidden_states=self.input_layernorm(hidden_states), **kwargs)
+        return hidden_states + attended
+
+
+class MlpLayer(GradientCheckpointingLayer):
+    """What is left of a decoder layer without its attention."""
+
+    def __init__(self, stock: Any) -> None:
+        super().__init__()
+        self.post_attention_layernorm, self.mlp = stock.post_attention_layernorm, stock.mlp
+
+    def forward(self, hidden_states: Tensor, **kwargs: Any) -> Tensor:
+        """Return hidden states (batch, tokens, hidden size)."""
+        return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))
+
+
+class EmptyLayer(GradientCheckpointingLayer):
+    """What is left of a decoder layer without both: the model still steps over it."""
+
+    def forward(self, hidden_states: Tensor, **kwargs: Any) -> Tensor:
+        """Return the hidden states."""
         return hidden_states
 
 
-def cut_down_model(
-    base: Path, pruned: Path, plan: PrunePlan, dtype: torch.dtype, device: str = "cpu"
-) -> Qwen3ForCausalLM:
+def cut_down_model(base: Path, pruned: Path, plan: PrunePlan, dtype: torch.dtype, device: str = "cpu") -> Any:
     """Return the cut down model of `base`, with the kept tensors that `pruned` stores, in evaluation mode."""
-    config = Qwen3Config.from_pretrained(base)
+    config = AutoConfig.from_pretrained(base)
     with torch.device("meta"):
-        model = Qwen3ForCausalLM(config)
-        slots = iter(range(config.num_hidden_layers))
-        model.model.layers = nn.ModuleList(
-            CutDownLayer(config, None if index in plan.self_attn else next(slots), mlp=index not in plan.mlp)
-            for index in range(config.num_hidden_layers)
-        )
+        model: Any = AutoModelForCausalLM.from_config(config)
+        decoder = model.base_model
+        layer_class = type(decoder.layers[0])
+        kept_attentions = [index for index in range(len(decoder.layers)) if index not in plan.self_attn]
+        for index in range(len(decoder.layers)):
+            slot = kept_attentions.index(index) if index in kept_attentions else 0
+            layer = layer_class(config, slot)
+            if index in plan.self_attn:
+                layer = EmptyLayer() if index in plan.mlp else MlpLayer(layer)
+            elif index in plan.mlp:
+                layer = AttentionLayer(layer)
+            decoder.layers[index] = layer
     tensors = {key: tensor for path in pruned.glob("*.safetensors") for key, tensor in load_file(path, device).items()}
     ran = model.state_dict().keys()
     tensors = {key: tensor.to(dtype) for key, tensor in tensors.items() if key in ran}  # norms may be left over
     if config.tie_word_embeddings:
         tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
     model.load_state_dict(tensors, assign=True)
-    model.model.rotary_emb = Qwen3RotaryEmbedding(config).to(device)  # its buffer is stored nowhere
+    for name, module in list(decoder.named_children()):
+        if any(buffer.is_meta for buffer in module.buffers()):  # of the rotations: it is stored nowhere
+            setattr(decoder, name, type(module)(config).to(device))
     model.eval()
     return model

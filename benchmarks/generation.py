@@ -1,6 +1,7 @@
 """Prefill and decoding as work to be measured: ours beside a stock class cut down by hand, on whatever device."""
 
 import copy
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from transformers import StaticCache
 from benchmarks.interleaved import Work, interleaved
 from benchmarks.record import Figures, Ratio
 from harness.bench.inference import synchronise
+from harness.forward import cache_argument, cache_of
 
 GOAL = "1.02 at most"
 
@@ -31,41 +33,48 @@ def prefill(model: Any, prompt: torch.Tensor) -> Any:
 
 def decode(model: Any, prompt: torch.Tensor, steps: int) -> Work:
     """Return a function that runs a few steps behind the prompt, each time from the same cache."""
-    full = prefill(model, prompt).past_key_values
+    full, name = cache_of(prefill(model, prompt)), cache_argument(model)
 
     def run() -> None:
         cache = copy.copy(full)
         cache.layers = [copy.copy(layer) for layer in full.layers]  # a step makes new tensors, and changes none
         token = prompt[:, -1:]
         for _ in range(steps):
-            token = model(input_ids=token, past_key_values=cache, use_cache=True).logits.argmax(-1)
+            token = model(input_ids=token, use_cache=True, **{name: cache}).logits.argmax(-1)
 
     return run
 
 
 def decode_compiled(model: Any, prompt: torch.Tensor, steps: int, room: int, **options: Any) -> Work:
     """Return a function that runs a few compiled steps through a static cache, which has `room` for all rounds."""
+    name = cache_argument(model)
     cache = StaticCache(config=model.config, max_cache_len=prompt.shape[1] + room)
-    model(input_ids=prompt, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    model(input_ids=prompt, use_cache=True, logits_to_keep=1, **{name: cache})
     compiled: Any = torch.compile(model.forward, **options)
 
     def run() -> None:
         token = prompt[:, -1:]
         for _ in range(steps):
-            token = compiled(input_ids=token, past_key_values=cache, use_cache=True).logits.argmax(-1)
+            token = compiled(input_ids=token, use_cache=True, **{name: cache}).logits.argmax(-1)
 
     return run
 
 
 def compare(
-    benchmark: BenchmarkFixture, figures: Figures, what: str, models: Models, make: Callable[[Any], Work], rounds: int
-) -> list[float]:
-    """Take up what `make` makes of our model beside the same of the one cut down; return the seconds of ours."""
+    benchmark: BenchmarkFixture, figures: Figures, what: str, models: Models, make: Callable[[Any], Work], rounds: int,
+    *, goal: str = GOAL, clock: Callable[[], float] = time.perf_counter,
+) -> list[float]:  # fmt: skip
+    """Take up what `make` makes of our model beside the same of the one cut down; return the seconds of ours.
+
+    `clock` as `interleaved` takes it.
+    """
     ours, cut_down = (partial(_finished, make(model)) for model in (models.ours, models.cut_down))
     ours()  # the first round of either compiles
     cut_down()
-    times, theirs = interleaved(benchmark, ours, {"cut down": cut_down}, prepare=lambda: None, rounds=rounds)
-    figures.add(Ratio.of(what, "cut down by hand", times, theirs["cut down"], GOAL))
+    times, theirs = interleaved(
+        benchmark, ours, {"cut down": cut_down}, prepare=lambda: None, rounds=rounds, clock=clock
+    )
+    figures.add(Ratio.of(what, "cut down by hand", times, theirs["cut down"], goal))
     return times
 
 

@@ -23,6 +23,7 @@ from benchmarks.loads import STOCK, compare_loads
 from benchmarks.record import Amount, Figures, Ratio
 from harness.bench.inference import cache_bytes, synchronise
 from harness.bench.load_process import FreshLoads, Which
+from harness.forward import cache_of
 from harness.loading_modes import LoadingMode
 from harness.resident import resident_weight_bytes
 from harness.subject import Subject, read_subject
@@ -123,7 +124,7 @@ def models(checkpoints: Checkpoints, mode: LoadingMode, device: str, tmp_path_fa
 
 def test_cache_bytes(models: Models, checkpoints: Checkpoints, figures: Figures) -> None:
     """A token costs the kept attentions' share of the KV cache, and one element for each pruned attention."""
-    ours, cut_down = (cache_bytes(prefill(model, models.prompt).past_key_values) for model in models[:2])
+    ours, cut_down = (cache_bytes(cache_of(prefill(model, models.prompt))) for model in models[:2])
     assert ours is not None
     assert cut_down is not None
     assert ours - cut_down == len(checkpoints.plan.self_attn) * PROMPT * torch.bfloat16.itemsize
