@@ -47,22 +47,24 @@ def main(names: list[str]) -> int:
             except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
                 kept.pop(str(release), None)
                 failed.append(f"{PACKAGE} {release} could not be examined: {error}")
+            else:
+                _write(kept)  # at once: an interrupt loses one release at most
             progress.advance(task)
-    records = [kept[name] for name in sorted(kept, key=Version)]
-    if records:
-        RECORDS.write_text(
-            json.dumps({each["transformers"]: each for each in records}, indent=1) + "\n", encoding="utf-8"
-        )
-        PAGE.write_text(page(records), encoding="utf-8")
     wrong = [
-        f"{PACKAGE} {each['transformers']}, {name}: {text}"
-        for each in records
-        for name, cell in each["cells"].items()
+        f"{PACKAGE} {release}, {name}: {text}"
+        for release, record in kept.items()
+        for name, cell in record["cells"].items()
         for text in cell["ours"]
     ]
     for line in (*failed, *wrong):
         console.print(line, markup=False, soft_wrap=True)
     return 2 if failed else 1 if wrong else 0
+
+
+def _write(kept: dict[str, Any]) -> None:
+    ordered = {name: kept[name] for name in sorted(kept, key=Version)}
+    RECORDS.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
+    PAGE.write_text(page(list(ordered.values())), encoding="utf-8")
 
 
 def examined(release: Version) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3Model, set_seed
+from transformers.models.auto import modeling_auto
 from upstream_tests.generation.test_utils import GenerationTesterMixin
 from upstream_tests.test_modeling_common import ModelTesterMixin, ids_tensor
 
@@ -17,6 +18,10 @@ from pruning.remote.configuration_pruned_qwen3 import PrunedQwen3Config
 from pruning.remote.modeling_pruned_qwen3 import PrunedQwen3ForCausalLM, PrunedQwen3Model
 
 PLAN = {"0": {"skip": ["attention"]}, "1": {"skip": ["mlp"]}, "2": {"skip": ["attention", "mlp"]}}
+
+# The tests know by the names in these lists which models have no head and which compute a loss.
+modeling_auto.MODEL_MAPPING_NAMES[PrunedQwen3Config.model_type] = PrunedQwen3Model.__name__
+modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[PrunedQwen3Config.model_type] = PrunedQwen3ForCausalLM.__name__
 
 
 def _mixins_of_this_release() -> tuple[type, ...]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.upstream.comparison import Outcomes, differences
+from tests.upstream.comparison import EVERY_PART, Outcomes, differences
 
 
 @pytest.mark.parametrize(
@@ -12,8 +12,9 @@ from tests.upstream.comparison import Outcomes, differences
         ({"a": "failed"}, {"a": "passed"}, []),
         ({"a": "skipped"}, {"a": "failed"}, []),
         ({"a": "passed"}, {"a": "failed"}, ["a"]),
+        ({"a, every part": "passed"}, {"a, every part": "skipped"}, ["a"]),
     ],
-    ids=["alike", "ours is better", "not asked of stock", "an exception"],
+    ids=["alike", "ours is better", "not asked of stock", "an exception", "an exception in a part"],
 )
 def test_what_holds_the_rule(stock: dict[str, str], ours: dict[str, str], exceptions: list[str]) -> None:
     """Nothing is said where ours passes all that stock passes, or is excepted."""
@@ -39,7 +40,7 @@ def test_nothing_ran() -> None:
 
 
 def test_outcomes_are_kept(pytester: pytest.Pytester) -> None:
-    """Of each test the worst of its phases and parts is kept, by class."""
+    """A test fails if a phase or a part of it does, and whether a part was skipped is kept apart."""
     pytester.makepyfile(
         """
         import unittest
@@ -52,6 +53,10 @@ def test_outcomes_are_kept(pytester: pytest.Pytester) -> None:
                 for number in range(2):
                     with self.subTest(number=number):
                         assert number == 1
+            def test_skips_a_part(self):
+                for number in range(2):
+                    with self.subTest(number=number):
+                        if number: self.skipTest("not here")
             def tearDown(self):
                 assert self._testMethodName != "test_ends_badly"
             def test_ends_badly(self): pass
@@ -59,12 +64,15 @@ def test_outcomes_are_kept(pytester: pytest.Pytester) -> None:
     )
     outcomes = Outcomes()
     pytester.inline_run("-p", "no:cacheprovider", plugins=[outcomes])
-    assert outcomes.by_class == {
-        "TestStock": {
-            "test_passes": "passed",
-            "test_fails": "failed",
-            "test_is_skipped": "skipped",
-            "test_fails_in_a_part": "failed",
-            "test_ends_badly": "failed",
-        }
+    tests = outcomes.by_class["TestStock"]
+    assert {name: outcome for name, outcome in tests.items() if EVERY_PART not in name} == {
+        "test_passes": "passed",
+        "test_fails": "failed",
+        "test_is_skipped": "skipped",
+        "test_fails_in_a_part": "failed",
+        "test_skips_a_part": "passed",
+        "test_ends_badly": "failed",
+    }
+    assert {name for name, outcome in tests.items() if EVERY_PART in name and outcome != "passed"} == {
+        f"test_skips_a_part{EVERY_PART}"
     }
