@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -36,9 +37,7 @@ def candidate_runs(
     except (Exception, SystemExit) as error:
         if ended_by(error) is not None or not is_of_the_candidate(session, error, model=model, cached=cached):
             raise
-        if reason := reference_fails(session):
-            text = f"the reference fails alike: {reason}; the candidate raises {last_line(error)}"
-            raise Undecided(text) from None
+        require_mode(session)
         raise FaultFound(raised(session, error, cached=cached, batch=batch)) from error
 
 
@@ -72,16 +71,25 @@ def reference_runs(session: Session) -> Iterator[None]:
     except Exception as error:
         if not raised_by(error, session.reference):
             raise
+        candidate_logits(session, _few_tokens(session))  # where neither runs, the mode cannot, which is told
         raise Undecided(f"the reference itself raises {last_line(error)} as {session.mode.name}") from None
 
 
-def reference_fails(session: Session) -> str | None:
-    """Return the error, in one line, of the equally loaded stock model as it is, None if it loads and runs.
+def require_mode(session: Session) -> None:
+    """Raise NotChecked, and leave a finding, if not even the unpruned model runs as this mode has it, without a cache.
 
-    Not every model can run in every mode: bitsandbytes wants certain sizes, for one.
+    Not every model can: bitsandbytes wants certain sizes, for one. There is then nothing that a checkpoint could do.
     """
+    if reason := reference_fails(session):
+        text = f"transformers {version('transformers')} cannot run the unpruned model as {session.mode.name}: {reason}"
+        session.subject.findings.append(text)
+        raise NotChecked(text)
+
+
+def reference_fails(session: Session) -> str | None:
+    """Return the error, in one line, of the equally loaded stock model as it is, None if it loads and runs."""
     try:
-        uncached_logits(session.reference, unpadded(random_ids(session.subject.config, 1, 4)))
+        uncached_logits(session.reference, _few_tokens(session))
     except NotChecked as error:
         return str(error)
     except Exception as error:
@@ -89,6 +97,10 @@ def reference_fails(session: Session) -> str | None:
             raise
         return last_line(error)
     return None
+
+
+def _few_tokens(session: Session) -> TokenBatch:
+    return unpadded(random_ids(session.subject.config, 1, 4))
 
 
 def candidate_logits(session: Session, batch: TokenBatch) -> Tensor:

@@ -21,9 +21,9 @@ from harness.stored import canonical_key
 from harness.subject import is_under
 from harness.sublayer_keys import sublayer_of
 
-from .candidate import reference_fails
+from .candidate import require_mode
 from .causes import another_class, buffers_wrong, float16_chosen, is_stock, resident_wrong, stock_class
-from .check import FaultFound, NotChecked, Numbers, Undecided, fault, listed
+from .check import FaultFound, NotChecked, Numbers, fault, listed
 from .config import differing_entries
 from .explain import load_failed
 
@@ -34,8 +34,8 @@ def load(session: Session) -> Numbers:
         model = session.model
     except NotChecked:
         if session.load_error is not None:
-            if session.mode.name != "plain-float32" and (reason := reference_fails(session)):
-                raise Undecided(f"the reference fails alike: {reason}") from None
+            if session.mode.name != "plain-float32":
+                require_mode(session)
             raise FaultFound(load_failed(session, session.load_error)) from session.load_error
         raise
     subject = session.subject

@@ -15,12 +15,15 @@ import torch
 import transformers
 from torch import Tensor
 
+from harness.crashes import last_line
 from harness.forward import TokenBatch, uncached_logits
 from harness.self_agreement import Observed
-from harness.session import Session, first_line
+from harness.session import Session
 from harness.text_generation import Speech
 from harness.tolerances import tolerance
+from harness.whose_error import raised_by
 
+from .candidate import require_mode
 from .check import NotChecked, Undecided
 
 Use = Callable[[Any], Sequence[Observed]]
@@ -76,6 +79,7 @@ def _examined(session: Session, use: Use, what: str, operation: str) -> tuple[Se
         observed, failure = _fails(session, reference, use, operation)
     if failure is None:
         return observed, _other_reference_differs(session, use, observed)
+    require_mode(session)
     if (upstream := _fails(session, session.reference, use, operation)[1]) is None:
         return (), f"the reference fails its own test, {what}: {failure}; so it decides nothing"
     model_class = type(session.reference).__name__
@@ -93,8 +97,10 @@ def _fails(session: Session, model: Any, use: Use, operation: str) -> tuple[Sequ
         observed = use(model)
     except (MemoryError, torch.OutOfMemoryError):
         raise NotChecked(f"there is not enough memory for {session.mode.name}") from None
-    except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError, NotImplementedError) as error:
-        return (), f"raises {type(error).__name__}: {first_line(error)}"
+    except Exception as error:
+        if not raised_by(error, model):
+            raise
+        return (), f"raises {last_line(error)}"
     allowed = tolerance(session.mode.precision, operation).relative
     worst = max(_distance(each.got, each.without_cache(model), each.mask) for each in observed)
     if worst <= allowed:  # NaN is not

@@ -13,7 +13,7 @@ from torch import nn
 from harness import forward
 from harness.checks import candidate, explain, logits, running
 from harness.checks.candidate import candidate_logits, candidate_runs, reference_fails
-from harness.checks.check import Check, FaultFound, Undecided
+from harness.checks.check import Check, FaultFound, NotChecked
 from harness.forward import uncached_logits, unpadded
 from harness.loading_modes import LoadingMode
 from harness.quiet import quiet_libraries
@@ -169,13 +169,14 @@ def test_output_without_logits(
 
 
 def test_reference_that_fails_alike(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the untouched stock model raises, too, the check is undecided, and says what both raise."""
+    """Where not even the untouched stock model runs, there is nothing to check, and a finding says what it raises."""
     assert reference_fails(session) is None
     for model in (session.model, session.reference):
         monkeypatch.setattr(model.model.layers[0].mlp, "forward", raising(RuntimeError("odd size")))  # type: ignore[union-attr]
     assert reference_fails(session) == "RuntimeError: odd size"
-    with pytest.raises(Undecided, match="the reference fails alike: RuntimeError: odd size; the candidate raises "):
+    with pytest.raises(NotChecked, match="cannot run the unpruned model as plain-float32: RuntimeError: odd size"):
         candidate_logits(session, unpadded(torch.ones((1, 2), dtype=torch.long)))
+    assert "RuntimeError: odd size" in session.subject.findings[-1]
 
 
 def test_reference_alone_fails(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
