@@ -13,7 +13,7 @@ from harness.reporting.notebook import Summary
 from harness.reporting.report import FoundFault
 from harness.reporting.report_groups import group_and_property
 from harness.reporting.report_view import VERDICT_STYLES, fault_table
-from harness.reporting.report_words import unchecked_parts, verdict_text, why_unchecked
+from harness.reporting.report_words import open_rows, verdict_text
 from harness.reporting.terminal import and_more, pairs, plain, section, stdout_console
 
 from .record import COULD_NOT_RUN, Bisection, Matrix, SetRecord
@@ -131,12 +131,12 @@ def faults(sets: Sequence[SetRecord]) -> Iterator[tuple[str, FoundFault]]:
 
 
 def unchecked_rows(sets: Sequence[SetRecord]) -> list[tuple[str, str]]:
-    """Return, for each set under which the verdict is undecided, what was not checked, and why."""
+    """Return, for each set under which the verdict is undecided, what keeps it open, crashes too, and why."""
     return [
-        (f"{part} under {record.packages}", "; ".join(why_unchecked(record.report, part)))
+        (f"{part} under {record.packages}", why)
         for record in sets
         if record.report is not None and record.verdict == "undecided"
-        for part in unchecked_parts(record.report)
+        for part, why in open_rows(record.report)
     ]
 
 
