@@ -23,6 +23,7 @@ from .checkpoint_code import cannot_be_imported
 from .checks.check import NotChecked
 from .loading_modes import LoadingMode, given_arguments
 from .references import load_stock, with_zero_weights, without_sublayers
+from .signals import ended_by
 from .stock import stock_config_object
 from .stored import canonical_key
 from .subject import Subject, is_under
@@ -37,7 +38,7 @@ class Session:
         self.mode = mode
         self.scratch = scratch
         self.is_given = model is not None
-        self.load_error: Exception | None = None
+        self.load_error: BaseException | None = None
         self.refused: str | None = None
         self.loading_report: dict[str, list[str]] | None = None
         self._model: Any = model
@@ -107,7 +108,7 @@ class Session:
 
     def load_again(self) -> Any:
         """Return a second load of the candidate."""
-        return self._from_pretrained(self._source())[0]
+        return self._from_pretrained(self._source(), self.arguments("candidate"))[0]
 
     def close(self) -> None:
         """Let go of the models."""
@@ -135,13 +136,14 @@ class Session:
             raise NotChecked(f"config.json asks for code of a hub repository, which is not fetched: {kernel[:100]}")
         if (self.subject.code.is_own or self.subject.is_state_dict_only) and (reason := cannot_be_imported()):
             raise NotChecked(reason)
+        source, arguments = self._source(), self.arguments("candidate")
         try:
-            self._model, report = self._from_pretrained(self._source())
-        except NotChecked:
-            raise
+            self._model, report = self._from_pretrained(source, arguments)
         except MemoryError:
             raise NotChecked(f"there is not enough memory for {self.mode.name}") from None
-        except Exception as error:  # whatever a checkpoint's code raises is what is looked for
+        except (Exception, SystemExit) as error:  # whatever a checkpoint's code raises is what is looked for
+            if ended_by(error) is not None:
+                raise
             self.load_error = error
             return
         self.loading_report = {
@@ -150,9 +152,9 @@ class Session:
             if isinstance(keys, (list, set, tuple, dict))
         }
 
-    def _from_pretrained(self, source: Path) -> tuple[Any, dict[str, Any]]:
+    def _from_pretrained(self, source: Path, arguments: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         # A pickle that lies there would run what it holds: where there are no safetensors, nothing is loaded.
-        arguments = self.arguments("candidate") | {"use_safetensors": True}
+        arguments = arguments | {"use_safetensors": True}
         # Said either way: where it is left out, transformers may ask on the terminal.
         arguments["trust_remote_code"] = self.subject.code.is_own or self.subject.is_state_dict_only
         guard = nullcontext() if self.subject.trusted else no_custom_generate()
@@ -259,6 +261,6 @@ def has_tokenizer(root: Path) -> bool:
     return any((root / name).is_file() for name in ("tokenizer.json", "vocab.json", "tokenizer.model"))
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, its class's name if it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

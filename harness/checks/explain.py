@@ -261,7 +261,7 @@ def _raises_uncached(session: Session, batch: TokenBatch | None) -> Exception | 
     return None
 
 
-def load_failed(session: Session, error: Exception) -> FoundFault:
+def load_failed(session: Session, error: BaseException) -> FoundFault:
     """Explain an error that the load raised."""
     text = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0][:300]}"
     if (declared := tied_keys_declared_otherwise(session)) is not None:

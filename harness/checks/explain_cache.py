@@ -16,6 +16,7 @@ from harness.self_agreement import (
     wrong_uncached,
 )
 from harness.session import Session
+from harness.whose_error import ignoring_errors_of
 
 from .causes import adapter_attached, learns_a_prompt
 from .check import fault
@@ -40,7 +41,7 @@ def cache_differs(
     if batch.is_padded and _right_unpadded(session, kind, batch, observe):
         if wrong is not None:
             return logits_differ(session, wrong, seen)
-        if _reads_padding(batch, observed, observe):
+        if _reads_padding(session, batch, observed, observe):
             return fault(
                 "padding", "padding-read-as-text",
                 f"what padding holds reaches the logits through a {kind} cache ({use}): with other padding they change",
@@ -79,14 +80,12 @@ def through_the_cache(session: Session, kind: str, use: str, seen: str, *, uncac
 
 def _right_unpadded(session: Session, kind: str, batch: TokenBatch, observe: Observe) -> bool:
     """Whether the same tokens without padding give the same through a cache as without."""
-    try:
+    with ignoring_errors_of(session.model):
         return agrees_uncached(session, observe(unpadded(batch.ids)), kind)
-    except Exception:  # whatever the candidate's code raises: then it is not padding alone
-        return False
+    return False  # it raises: then it is not padding alone
 
 
-def _reads_padding(batch: TokenBatch, observed: Sequence[Observed], observe: Observe) -> bool:
-    try:
+def _reads_padding(session: Session, batch: TokenBatch, observed: Sequence[Observed], observe: Observe) -> bool:
+    with ignoring_errors_of(session.model):
         return not same(observed, observe(other_padding(batch)))
-    except Exception:  # whatever the candidate's code raises
-        return False
+    return False
