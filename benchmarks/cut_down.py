@@ -28,7 +28,8 @@ class AttentionLayer(GradientCheckpointingLayer):
     def forward(self, hidden_states: Tensor, **kwargs: Any) -> Tensor:
         """Return hidden states (batch, tokens, hidden size)."""
         attended, _ = self.self_attn(hidden_states=self.input_layernorm(hidden_states), **kwargs)
-        return hidden_states + attended
+        output: Tensor = hidden_states + attended
+        return output
 
 
 class MlpLayer(GradientCheckpointingLayer):
@@ -40,7 +41,8 @@ class MlpLayer(GradientCheckpointingLayer):
 
     def forward(self, hidden_states: Tensor, **kwargs: Any) -> Tensor:
         """Return hidden states (batch, tokens, hidden size)."""
-        return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))
+        output: Tensor = hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))
+        return output
 
 
 class EmptyLayer(GradientCheckpointingLayer):

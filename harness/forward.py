@@ -91,7 +91,7 @@ def cache_argument(model: Any) -> str:
     own = inspect.signature(model.forward).parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in own.values())
     inner = [getattr(model, "_orig_mod", None), getattr(model, "base_model", None)]  # of torch.compile, of peft
-    forwards = [model.forward, *(base.forward for base in type(model).__mro__ if "forward" in vars(base))]
+    forwards = [model.forward, *(vars(base)["forward"] for base in type(model).__mro__ if "forward" in vars(base))]
     for forward in (*forwards, *(each.forward for each in inner if isinstance(each, nn.Module))):
         for parameter in inspect.signature(forward).parameters.values():
             if _CACHE_TYPE.search(str(parameter.annotation)) and (parameter.name in own or takes_any):

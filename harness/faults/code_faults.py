@@ -44,7 +44,7 @@ _IMPORT = "from torch import nn\n"
 # The lines of prunecheck's own files that the edits change.
 _NO_LAYER_IS_PASSED_BY: Edit = ("        if not (self.prune_self_attn and self.prune_mlp):\n", "        if True:\n")
 _STOCK_FORWARD = "super().forward(*args, **kwargs)  # type: ignore[misc]  # of the stock class behind it"
-_UNREAD = '        """Return what it is given."""\n        return hidden_states\n'
+_UNREAD = '        """Return the hidden states that it is given."""\n        return hidden_states_among(args, kwargs)\n'
 _ITS_INPUT = "        return hidden_states_among(args, kwargs)\n"
 
 # Skipped modules stay in the tree; nothing is stored for them, so a load fills them with random weights.
@@ -163,7 +163,12 @@ FAULTS = (
             {
                 "hollow_modules.py": (
                     ("        return zeros_like(hidden_states_among(args, kwargs))\n", _ITS_INPUT),
-                    (_UNREAD, _UNREAD.replace("return hidden_states", "return super().forward(hidden_states)")),
+                    (
+                        _UNREAD,
+                        _UNREAD.replace(
+                            "return hidden_states_among(args, kwargs)", "return super().forward(*args, **kwargs)"
+                        ),
+                    ),
                 ),
                 "pruned_models.py": (_NO_LAYER_IS_PASSED_BY,),
             }

@@ -8,7 +8,6 @@ upstream's. No argument of any `forward` is found by its name: transformers 5.24
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache
 from typing import Any
 
 import torch
@@ -100,9 +99,9 @@ class UnreadNorm(_Derived):
     on a parameter that gets none.
     """
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Return what it is given."""
-        return hidden_states
+    def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Return the hidden states that it is given."""
+        return hidden_states_among(args, kwargs)
 
     def train(self, mode: bool = True) -> Any:
         """Set the training mode, and keep the weights frozen.
@@ -114,15 +113,22 @@ class UnreadNorm(_Derived):
         return super().train(mode)  # type: ignore[misc]
 
 
-@cache  # one class for all modules of a class: torch.compile compiles anew for every class
-def _derived_class(mixin: type[_Derived], stock_class: type[nn.Module]) -> type[nn.Module]:
-    # The same name: device maps, plans of parallelism and quantisers know modules by the name of their class.
-    return type(stock_class.__name__, (mixin, stock_class), {"__module__": __name__})
+# One class for all modules of a class: torch.compile compiles anew for every class.
+_DERIVED: dict[tuple[type, type], type] = {}
+
+
+def _derived_class(mixin: type, stock_class: type) -> Any:
+    key = (mixin, stock_class)
+    if key not in _DERIVED:
+        # The same name: device maps, plans of parallelism and quantisers know modules by the name of their class.
+        _DERIVED[key] = type(stock_class.__name__, key, {"__module__": __name__})
+    return _DERIVED[key]
 
 
 def _rebuilt(mixin: type[_Derived], stock_class: type[nn.Module]) -> nn.Module:
     derived = _derived_class(mixin, stock_class)
-    return derived.__new__(derived)
+    module: nn.Module = derived.__new__(derived)
+    return module
 
 
 def become(module: nn.Module, mixin: type[_Derived]) -> None:
@@ -171,6 +177,7 @@ def record_tokens(
             keys = keys.expand(batch, shaped.shape[1], new_tokens, shaped.shape[3])
             values = keys.new_zeros(()).expand(batch, slot.values.shape[1], new_tokens, slot.values.shape[3])
     elif _VALUES_ARE_SHAPED_LIKE_KEYS and isinstance(slot, StaticLayer):
-        slot.lazy_initialization(keys)  # type: ignore[call-arg]
-        slot.values = slot.values[..., :0].clone()
+        unshaped: Any = slot
+        unshaped.lazy_initialization(keys)
+        unshaped.values = unshaped.values[..., :0].clone()
     kv_cache.update(keys, values, layer_idx, kwargs or {})

@@ -58,7 +58,7 @@ class PrunedConfigMixin:
 
     # save_pretrained copies this file and writes `auto_map`, so that what it saves loads elsewhere
     # (transformers `register_for_auto_class`, which sets this attribute).
-    _auto_class = "AutoConfig"
+    _auto_class: Any = "AutoConfig"
     num_hidden_layers: int  # of the stock class behind it
     per_layer_config: Any
 

@@ -70,7 +70,7 @@ class PrunedModelMixin:
     _auto_class: str | None
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(config, *args, **kwargs)
+        super().__init__(config, *args, **kwargs)  # type: ignore[call-arg]  # of the stock class behind it
         stock_layer = self.layer_class.__bases__[1]
         layers: list[Any] = [module for module in self.modules() if type(module) is stock_layer]  # type: ignore[attr-defined]
         for layer_idx, layer in enumerate(layers):
@@ -87,7 +87,7 @@ class PrunedModelMixin:
         """Yield the name and the module of each pruned sub-layer."""
         for name, module in self.named_modules():  # type: ignore[attr-defined]  # of the stock class behind it
             if isinstance(module, SkippedSublayer):
-                yield name, module
+                yield name, module  # type: ignore[misc]  # its other base is a module's class
 
     def pruned_linear_names(self) -> list[str]:
         """Return the full names of the linear modules in pruned sub-layers."""
