@@ -13,6 +13,7 @@ from pruning.plan import SUBLAYERS
 
 from .bench.command import bench
 from .crashes import DEBUG, internal_error
+from .doctor.command import doctor
 from .errors import CannotRun
 from .refresh_command import refresh
 from .releases.command import bisect, matrix
@@ -193,6 +194,7 @@ def check(
 app.command()(bench)
 app.command()(refresh)
 app.command()(scan)
+app.command()(doctor)
 app.command("plan")(search_plan)
 app.command()(matrix)
 app.command()(bisect)

@@ -112,9 +112,11 @@ class Session:
 
     def close(self) -> None:
         """Let go of the models."""
+        loaded = self._model is not None or self._reference is not None
         self._model = self._reference = None
         self.memory.clear()
-        gc.collect()
+        if loaded:  # a third of a second, which a way of loading that is not here need not take
+            gc.collect()
 
     def arguments(self, name: str) -> dict[str, Any]:
         """Return the arguments of `from_pretrained` that the mode stands for; `name` tells offload folders apart."""

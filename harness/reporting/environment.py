@@ -6,15 +6,13 @@ import hashlib
 import json
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import psutil
 import torch
 
 from harness.subject import Subject
-
-_PACKAGES = ("prunecheck", "torch", "transformers", "accelerate", "bitsandbytes", "safetensors", "tokenizers")
+from harness.versions import installed_versions
 
 
 def environment(subject: Subject, **options: Any) -> dict[str, Any]:
@@ -25,7 +23,7 @@ def environment(subject: Subject, **options: Any) -> dict[str, Any]:
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in _PACKAGES},
+        "versions": installed_versions(),
         "platform": platform.platform(),
         "devices": gpus or ["cpu"],
         "cpus": os.cpu_count(),
@@ -56,10 +54,3 @@ def _layers(subject: Subject) -> int | None:
     except ValueError:
         return None
     return layers if isinstance(layers, int) else None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
