@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -49,7 +50,7 @@ class PrunedLayerMixin:
         """
         if not (self.prune_self_attn and self.prune_mlp):
             return super().forward(*args, **kwargs)  # type: ignore[misc]  # of the stock class behind it
-        # A compiler removes the additions of zeros by itself, and should see nothing that changes between two calls.
+        # A compiler adds zeros in kernels that run anyway, and should see nothing that changes between two calls.
         if type(self)._returns_a_tensor and not torch.compiler.is_compiling():
             hidden_states = hidden_states_among(args, kwargs)
             self.self_attn.record_tokens(hidden_states, args, kwargs)  # type: ignore[attr-defined]
@@ -58,6 +59,26 @@ class PrunedLayerMixin:
         if not torch.compiler.is_compiling():
             type(self)._returns_a_tensor = isinstance(output, torch.Tensor)
         return output
+
+
+@contextmanager
+def _no_values_on_meta() -> Iterator[None]:
+    """Let linear modules that are built on the meta device, within the `with`, go without initial values.
+
+    There is nothing to fill, but torch goes through it in Python for each of them, and a load builds more layers of
+    ours than a stock model of as many bytes has.
+    """
+    reset_parameters = nn.Linear.reset_parameters
+
+    def reset_what_holds_values(linear: nn.Linear) -> None:
+        if not linear.weight.is_meta:
+            reset_parameters(linear)
+
+    nn.Linear.reset_parameters = reset_what_holds_values  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        nn.Linear.reset_parameters = reset_parameters  # type: ignore[method-assign]
 
 
 class PrunedModelMixin:
@@ -70,7 +91,8 @@ class PrunedModelMixin:
     _auto_class: str | None
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(config, *args, **kwargs)  # type: ignore[call-arg]  # of the stock class behind it
+        with _no_values_on_meta():
+            super().__init__(config, *args, **kwargs)  # type: ignore[call-arg]  # of the stock class behind it
         stock_layer = self.layer_class.__bases__[1]
         layers: list[Any] = [module for module in self.modules() if type(module) is stock_layer]  # type: ignore[attr-defined]
         for layer_idx, layer in enumerate(layers):

@@ -134,9 +134,8 @@ def test_loading_initialises_nothing(checkpoints: Checkpoints) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_model_built_from_its_config_is_hollow_too() -> None:
-    """A fresh model, from a config alone, stores nothing in pruned modules and freezes the norms that never run."""
-    config = PrunedQwen3Config(
+def _small_config() -> PrunedQwen3Config:
+    return PrunedQwen3Config(
         num_hidden_layers=4,
         hidden_size=32,
         intermediate_size=64,
@@ -146,7 +145,23 @@ def test_a_model_built_from_its_config_is_hollow_too() -> None:
         vocab_size=64,
         per_layer_config=PLAN.to_per_layer_config(),
     )
-    model = PrunedQwen3ForCausalLM(config)
+
+
+def test_initial_values_are_left_out_on_the_meta_device_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the meta device no linear module is given initial values, elsewhere each is, and torch stays as it was."""
+    given: list[nn.Linear] = []
+    monkeypatch.setattr(nn.Linear, "reset_parameters", given.append)
+    with torch.device("meta"):
+        PrunedQwen3ForCausalLM(_small_config())
+    assert given == []
+    PrunedQwen3ForCausalLM(_small_config())
+    assert len(given) == 4 * 7 + 1  # of a decoder layer, and the head
+    assert nn.Linear.reset_parameters == given.append
+
+
+def test_a_model_built_from_its_config_is_hollow_too() -> None:
+    """A fresh model, from a config alone, stores nothing in pruned modules and freezes the norms that never run."""
+    model = PrunedQwen3ForCausalLM(_small_config())
     assert_hollow(model)
     assert _frozen(model) == UNUSED_NORMS
     assert torch.isfinite(reference_logits(model, IDS)).all()
