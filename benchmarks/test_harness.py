@@ -1,5 +1,7 @@
 """The harness itself: seconds for each check of a tiny checkpoint, the slowest first, and for a drawn example."""
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,15 @@ def test_checks(benchmark: BenchmarkFixture, figures: Figures, rounds: int, tmp_
             seconds.setdefault(check.name, []).append(check.seconds)
     for name in sorted(seconds, key=lambda name: min(seconds[name]), reverse=True)[:SLOWEST]:
         figures.add(Amount.of(f"`{name}`", seconds[name], "s", ""))
+
+
+def test_doctor(benchmark: BenchmarkFixture, figures: Figures, rounds: int) -> None:
+    """The command `doctor`, with all that it imports, from its start to its end."""
+    command = [str(Path(sys.executable).parent / "prunecheck"), "doctor"]
+    seconds = seconds_of(
+        benchmark, lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL), rounds=rounds
+    )
+    figures.add(Amount.of("`prunecheck doctor`", seconds, "s", "under 15"))
 
 
 def test_examples(benchmark: BenchmarkFixture, figures: Figures, tmp_path_factory: pytest.TempPathFactory) -> None:
