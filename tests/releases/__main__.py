@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,16 @@ from packaging.version import Version
 from rich.console import Console
 from rich.progress import Progress
 
-from harness.real_checkpoint import default_cache_directory
-from tests.releases.overlays import PACKAGE, minor_releases, overlay
+from harness.cache import default_cache_directory
+from harness.errors import CannotRun
+from harness.releases.index import stable_releases
+from harness.releases.judging import FOLDER
+from harness.releases.overlays import overlay
 from tests.releases.page import page
 
 _ROOT = Path(__file__).parents[2]
 RECORDS, PAGE = _ROOT / "fixtures" / "releases.json", _ROOT / "docs" / "releases.md"
+PACKAGE = "transformers"
 _SECONDS = 1800  # for one release on a busy machine; idle, it takes under two minutes
 
 
@@ -33,8 +38,8 @@ def main(names: list[str]) -> int:
     console = Console(stderr=True)
     try:
         releases = [Version(name) for name in names] or minor_releases(_oldest())
-    except subprocess.CalledProcessError as error:
-        console.print(f"the package index did not say which releases of {PACKAGE} there are: {error.stderr.strip()}")
+    except CannotRun as error:
+        console.print(str(error), markup=False, soft_wrap=True)
         return 2
     kept = json.loads(RECORDS.read_text(encoding="utf-8")) if names and RECORDS.exists() else {}
     failed = []
@@ -44,7 +49,7 @@ def main(names: list[str]) -> int:
             progress.update(task, description=f"{PACKAGE} {release}")
             try:
                 kept[str(release)] = examined(release)
-            except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+            except (CannotRun, subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
                 kept.pop(str(release), None)
                 failed.append(f"{PACKAGE} {release} could not be examined: {error}")
             else:
@@ -69,12 +74,13 @@ def _write(kept: dict[str, Any]) -> None:
 
 def examined(release: Version) -> dict[str, Any]:
     """Return the record of a release's examination, made by a process of its own with the release's overlay."""
-    folder = overlay(release, default_cache_directory() / "transformers")
+    requirement = Requirement(f"{PACKAGE}=={release}")
+    path = overlay([requirement], default_cache_directory() / FOLDER, lambda step: None).path
     with tempfile.TemporaryDirectory() as scratch:
         record = Path(scratch) / "record.json"
         environment = {
             **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(folder), str(_ROOT)]),
+            "PYTHONPATH": os.pathsep.join(str(each) for each in (path, _ROOT) if each is not None),
             "HF_HUB_OFFLINE": "1",
             "OMP_NUM_THREADS": "1",
             "TRANSFORMERS_VERBOSITY": "error",
@@ -96,10 +102,16 @@ def examined(release: Version) -> dict[str, Any]:
         return content
 
 
+def minor_releases(oldest: Version) -> list[Version]:
+    """Return the newest release of each minor version from `oldest` on that the package index has, oldest first.
+
+    Raises CannotRun where the index does not say.
+    """
+    return list({each.release[:2]: each for each in stable_releases(PACKAGE) if each >= oldest}.values())
+
+
 def _oldest() -> Version:
     """Return the oldest release that `pyproject.toml` allows."""
-    import tomllib
-
     project = tomllib.loads((_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     (requirement,) = (each for each in map(Requirement, project["dependencies"]) if each.name == PACKAGE)
     return min(Version(each.version) for each in requirement.specifier if each.operator == ">=")
