@@ -18,8 +18,8 @@ _EXAMINED = {
 _HEAD = """\
 # Releases of transformers
 
-A row for each release that was examined, all with one torch. `python3 -m tox -e releases` examines the newest release of
-each minor version, from the oldest supported to the newest that the package index has, and writes this page.
+A row for each release that was examined, all with one torch. `python3 -m tox -e releases` examines the newest release
+of each minor version, from the oldest supported to the newest that the package index has, and writes this page.
 
 {properties}
 
