@@ -74,7 +74,7 @@ def _no_values_on_meta() -> Iterator[None]:
         if not linear.weight.is_meta:
             reset_parameters(linear)
 
-    nn.Linear.reset_parameters = reset_what_holds_values  # type: ignore[method-assign]
+    nn.Linear.reset_parameters = reset_what_holds_values  # type: ignore[assignment, method-assign]
     try:
         yield
     finally:
