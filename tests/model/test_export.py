@@ -36,7 +36,7 @@ class _Logits(nn.Module):
         return logits
 
 
-@pytest.mark.outermost
+@pytest.mark.newest  # torch 2.13.0 cannot save the graph that 4.57.6 makes of its masks, the stock model's neither
 @pytest.mark.parametrize("plan", PLANS)
 def test_exported(checkpoints: Checkpoints, tmp_path: Path, plan: str) -> None:
     """A graph that is exported, saved and loaded computes what the model does, and holds the kept parameters alone."""
