@@ -12,6 +12,7 @@ from harness.demo_view import print_report
 from harness.errors import CannotRun
 from harness.tiny import TinySpec, write_tiny_checkpoint
 from pruning import PrunePlan
+from pruning.remote.hollow_modules import SkippedSublayer, become
 from tests.harness.command_line import run
 
 REAL = pytest.mark.real_checkpoint
@@ -139,7 +140,7 @@ def test_planted_fault_on_the_real_checkpoint(monkeypatch: pytest.MonkeyPatch) -
 
     def skipping_one_more(*args: Any, **kwargs: Any) -> Any:
         model = load_pruned(*args, **kwargs)
-        next(layer for layer in model.model.layers if not layer.prune_mlp).prune_mlp = True
+        become(next(layer for layer in model.model.layers if not layer.prune_mlp).mlp, SkippedSublayer)
         return model
 
     monkeypatch.setattr(demo, "load_pruned", skipping_one_more)

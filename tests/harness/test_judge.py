@@ -57,7 +57,7 @@ def test_report_is_json(report: Report, sound: Pair, tmp_path: Path) -> None:
     assert {fault.family for fault in faulty.faults} == {"keys"}
     for each in (report, faulty):
         text = json.dumps(each.to_dict(), allow_nan=False)
-        assert json.loads(text)["schema"] == 1
+        assert json.loads(text)["schema"] == 2
         assert Report.from_dict(json.loads(text)) == each
 
 

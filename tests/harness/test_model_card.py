@@ -38,7 +38,7 @@ def test_its_commands_run(pruned: Path, monkeypatch: pytest.MonkeyPatch) -> None
     """The command that checks finds nothing, and the one that prunes writes the same checkpoint, byte for byte."""
     commands = re.findall(r"^\$ prunecheck (.*)$", (pruned / "README.md").read_text(), flags=re.MULTILINE)
     check, prune = map(shlex.split, commands)
-    assert run(monkeypatch, *check, "-k", "stored or plain-float32.load") == 2  # for the logits that were left out
+    assert run(monkeypatch, *check, "-k", "stored or plain-float32.load") == 3  # for the logits that were left out
     assert run(monkeypatch, *check, "-k", "stored or plain-float32.load", "--allow-partial") == 0
     before = read_files(pruned)
     assert run(monkeypatch, *prune, "--overwrite") == 0
