@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruning import CheckpointError, PrunePlan, checkpoint, json_files, prune_checkpoint
+from pruning import CheckpointError, PrunePlan, json_files, prune_checkpoint, small_files
 from pruning.json_files import JsonText, read_json
 from pruning.shards import INDEX_FILE
 from pruning.source import read_source
@@ -170,9 +170,9 @@ def test_what_would_not_be_read_again_is_not_written(tmp_path, monkeypatch, name
     source = write_checkpoint(tmp_path / "source", shards=2)
     prune_checkpoint(source, tmp_path / "sound", PrunePlan(mlp=(0,)))
     size = (tmp_path / "sound" / name).stat().st_size
-    monkeypatch.setitem(checkpoint._MOST_BYTES, name, size)
+    monkeypatch.setitem(small_files._MOST_BYTES, name, size)
     prune_checkpoint(source, tmp_path / "sound", PrunePlan(mlp=(0,)), overwrite=True)
-    monkeypatch.setitem(checkpoint._MOST_BYTES, name, size - 1)
+    monkeypatch.setitem(small_files._MOST_BYTES, name, size - 1)
     message = (
         f"{name} would have {size} bytes, of which at most {size - 1} are read: "
         "the checkpoint has too many tensors, or their names are too long"
