@@ -24,6 +24,8 @@ from pruning import load_pruned
 from tests.harness.command_line import run
 from tests.plugin.running import outcomes, run_suite
 
+pytestmark = pytest.mark.newest
+
 Pair = tuple[Path, Path]
 
 MODES = [

@@ -19,6 +19,8 @@ from pruning import prune_checkpoint
 from tests.harness.command_line import run
 from tests.harness.reports import report_of
 
+pytestmark = pytest.mark.outermost
+
 ONE_WAY: dict[str, Any] = {"device_map": ["plain"], "dtype": ["float32"], "quantisation": []}
 
 # transformers 5.0.0 and 4.57.6 keep code in memory by the name of its directory: a process sees one version of it.

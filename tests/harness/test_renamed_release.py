@@ -18,6 +18,8 @@ from harness.tolerances import assert_logits_close
 from pruning import PrunePlan, load_pruned, prune_checkpoint
 from tests.harness.renamed_release import NEW_NAME, rename_the_cache
 
+pytestmark = pytest.mark.outermost
+
 PLAN = PrunePlan(self_attn=(0, 2), mlp=(0, 1))
 IDS = torch.randint(3, 60, (2, 9), generator=torch.Generator().manual_seed(0))
 

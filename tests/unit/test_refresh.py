@@ -18,6 +18,8 @@ from tests.harness.command_line import run
 from tests.unit.carrying import carry_old_code
 from tests.unit.checkpoints import exactly, read_files, write_checkpoint
 
+pytestmark = pytest.mark.newest
+
 PLAN = PrunePlan(self_attn=(0,), mlp=(1,))
 CODE = FAMILIES[0].code_names
 HOLLOW = "hollow_modules.py"

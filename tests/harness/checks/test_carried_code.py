@@ -22,6 +22,8 @@ from pruning.released_code import ReleasedFile, released_files
 from tests.harness.checks.cases import Case, judge, record, told
 from tests.unit.carrying import OLD, carry_old_code
 
+pytestmark = pytest.mark.outermost
+
 # The name that 0.1.0's decoder layer takes its cache by.
 OLD_CODE_IS_RIGHT = "past_key_values" in inspect.signature(Qwen3DecoderLayer.forward).parameters
 KEYWORD = "stored or load or logits.identity.random or cache.dynamic.one-step or cache.static.one-step"

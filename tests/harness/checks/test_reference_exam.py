@@ -15,6 +15,8 @@ from harness.reporting.report import Report
 from harness.session import Session
 from tests.harness.checks.cases import Case
 
+pytestmark = pytest.mark.outermost
+
 CACHE = "dynamic and (one-step or beam)"
 
 

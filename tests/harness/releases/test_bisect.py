@@ -22,6 +22,8 @@ from tests.harness.command_line import run
 from tests.harness.releases.packages import FakeJudge, Index, report
 from tests.harness.reports import failed, passed, printed, report_of
 
+pytestmark = pytest.mark.newest
+
 
 @pytest.fixture
 def released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Version]:

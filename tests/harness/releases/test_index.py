@@ -7,6 +7,8 @@ from harness.errors import CannotRun
 from harness.releases.index import between, stable_releases
 from tests.harness.releases.packages import Index
 
+pytestmark = pytest.mark.newest
+
 RELEASES = [Version(text) for text in ("1.0", "1.2", "1.10", "2.0")]
 
 

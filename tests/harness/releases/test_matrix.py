@@ -15,6 +15,8 @@ from tests.harness.command_line import run
 from tests.harness.releases.packages import FakeJudge, Index, report
 from tests.harness.reports import printed
 
+pytestmark = pytest.mark.newest
+
 OPEN = report(coverage=Coverage(keys=True, bytes=None, logits=False))
 
 

@@ -15,6 +15,8 @@ from harness.releases.package_set import read_set
 from harness.releases.pip_runs import run_pip
 from tests.harness.releases.packages import Index
 
+pytestmark = pytest.mark.newest
+
 
 def installed(index: Index, text: str) -> Overlay:
     """Return the overlay of a set."""

@@ -5,6 +5,8 @@ import pytest
 from harness.errors import CannotRun
 from harness.releases.package_set import is_pinned, read_set
 
+pytestmark = pytest.mark.newest
+
 
 def test_several_packages_in_one_set() -> None:
     """Requirements are separated by spaces, however many."""

@@ -10,6 +10,8 @@ from harness.errors import CannotRun
 from harness.releases.pip_runs import reason, run_pip
 from tests.harness.releases.packages import Index
 
+pytestmark = pytest.mark.newest
+
 UNKNOWN = """\
 ERROR: Could not find a version that satisfies the requirement fakepkg==9 (from versions: 1.0, 1.1)
 ERROR: No matching distribution found for fakepkg==9
