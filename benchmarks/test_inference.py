@@ -124,7 +124,7 @@ def test_decode(
 def test_decode_narrow(
     benchmark: BenchmarkFixture, narrow_models: Models, figures: Figures, rounds: int, kind: str
 ) -> None:
-    """A step of layers that hardly compute shows what a pruned sub-layer takes of Python: there is no goal for it."""
+    """A step of very narrow layers shows what a pruned sub-layer costs in Python; no goal is set for it."""
     compare(
         benchmark, figures, f"decoding, eager, narrow, without {kind}", narrow_models,
         lambda model: decode(model, narrow_models.prompt, STEPS), 2 * ROUNDS * rounds, goal="", clock=CLOCK,
