@@ -22,7 +22,7 @@ _DIRECTORIES = {
 _OPTIONS: dict[str, tuple[str, str]] = {
     **{name: ("DIR", text) for name, text in _DIRECTORIES.items()},
     "plan": ("FILE", 'the plan that was meant, as JSON: {"self_attn": [12], "mlp": [7]}'),
-    "device-map": ("LIST", "places to load into, of harness/loading_modes.py: plain,auto,disk-beside,disk-inside,gpu"),
+    "device-map": ("LIST", "places to load into, of harness/models/modes.py: plain,auto,disk-beside,disk-inside,gpu"),
     "dtype": ("LIST", "float32,bfloat16"),
     "quantisation": ("LIST", "8bit,4bit or none"),
 }
@@ -149,9 +149,13 @@ def base_checkpoint(pytestconfig: pytest.Config) -> Path:
 def pruned_session(
     pytestconfig: pytest.Config, pruned_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Any:
-    """The pruned checkpoint, loaded plainly in float32, beside its reference: a harness.session.Session."""
+    """The pruned checkpoint, loaded plainly in float32, beside its reference: a harness.models.session.Session."""
     base = pytestconfig.getoption(_place("base"))
-    read_subject, errors, pruning = _harness("subject").read_subject, _harness("errors"), import_module("pruning")
+    read_subject, errors, pruning = (
+        _harness("subject.subject").read_subject,
+        _harness("errors"),
+        import_module("pruning"),
+    )
     trusted = pytestconfig.getoption(_place("trust-remote-code"))
     reason = None
     try:
@@ -160,8 +164,8 @@ def pruned_session(
         reason = str(error)
     if reason is not None:
         pytest.fail(reason, pytrace=False)
-    mode = _harness("loading_modes").LoadingMode("plain", "float32")
-    session = _harness("session").Session(subject, mode, tmp_path_factory.mktemp("prunecheck"))
+    mode = _harness("models.modes").LoadingMode("plain", "float32")
+    session = _harness("models.session").Session(subject, mode, tmp_path_factory.mktemp("prunecheck"))
     yield session
     session.close()
 
@@ -172,7 +176,7 @@ def pruned_model(pruned_session: Any) -> Any:
     model, reason = _asked(lambda: pruned_session.model)
     if reason is not None:
         error = pruned_session.load_error
-        cause = "" if error is None else f": {_harness('session').first_line(error)}"
+        cause = "" if error is None else f": {_harness('models.session').first_line(error)}"
         option = "--prunecheck-trust-remote-code"
         pytest.fail(f"{reason}{cause}".replace("--trust-remote-code", option), pytrace=False)
     return model
@@ -229,7 +233,7 @@ def tiny_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., 
 @pytest.fixture(scope="session")
 def real_checkpoint() -> Path:
     """The directory of a real Qwen3 checkpoint that talks, fetched once; PRUNECHECK_CHECKPOINT names another."""
-    path: Path = _harness("real_checkpoint").real_checkpoint_path()
+    path: Path = _harness("real_checkpoint.cache").real_checkpoint_path()
     return path
 
 
@@ -258,7 +262,7 @@ def _plan(config: pytest.Config) -> Any:
 def _harness(module: str) -> Any:
     """Import a module of `harness`, ours: another one may stand before it on the path."""
     package = import_module("harness")
-    if not Path(str(package.__file__)).with_name("real_checkpoint.py").is_file():
+    if not Path(str(package.__file__)).parent.joinpath("real_checkpoint", "cache.py").is_file():
         raise pytest.UsageError(
             f"{Path(str(package.__file__)).parent} hides prunecheck's package of the same name: "
             "run pytest without that folder's parent on sys.path, for example with --import-mode=importlib"

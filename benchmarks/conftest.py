@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from benchmarks.record import Figures, tables
-from harness.bench.load_process import FreshLoads
+from harness.bench.fresh_process import FreshLoads
 
 KEPT: list[Figures] = []
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
-PRUNE = "from harness.cli import main\nmain()"
+PRUNE = "from harness.cli.main import main\nmain()"
 
 # What people write who have no tool: everything is loaded, and what is kept is saved.
 LOAD_AND_SAVE = """

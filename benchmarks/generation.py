@@ -13,7 +13,7 @@ from transformers import StaticCache
 from benchmarks.interleaved import Work, interleaved
 from benchmarks.record import Figures, Ratio
 from harness.bench.inference import synchronise
-from harness.forward import cache_argument, cache_of
+from harness.models.forward import cache_argument, cache_of
 
 GOAL = "1.02 at most"
 

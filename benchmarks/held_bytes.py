@@ -10,7 +10,7 @@ from pathlib import Path
 import transformers
 from safetensors import safe_open
 
-from harness.loading_modes import LoadingMode
+from harness.models.modes import LoadingMode
 from pruning import PrunePlan
 
 BYTES = {"float32": 4, "bfloat16": 2, "8bit": 2, "4bit": 2}  # an element of what is not quantised

@@ -4,7 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
-from harness.faults.checkpoint_files import Json, edit_config
+from harness.faults.planting.checkpoint_files import Json, edit_config
 
 LEAST_CODE = "the same by the least code of its own"
 _FILES = {

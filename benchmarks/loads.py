@@ -6,7 +6,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.interleaved import interleaved
 from benchmarks.record import Amount, Figures, Ratio
-from harness.bench.load_process import Load
+from harness.bench.fresh_process import Load
 
 MB = 1_000_000
 STOCK = "stock, with as many bytes"

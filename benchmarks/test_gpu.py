@@ -21,12 +21,12 @@ from benchmarks.interleaved import Work
 from benchmarks.large import LARGE, LAYERS_OF_A_SHARD, SMALL, write_large, write_shorter
 from benchmarks.loads import STOCK, compare_loads
 from benchmarks.record import Amount, Figures, Ratio
+from harness.bench.fresh_process import FreshLoads, Which
 from harness.bench.inference import cache_bytes, synchronise
-from harness.bench.load_process import FreshLoads, Which
-from harness.forward import cache_of
-from harness.loading_modes import LoadingMode
-from harness.resident import resident_weight_bytes
-from harness.subject import Subject, read_subject
+from harness.models.forward import cache_of
+from harness.models.modes import LoadingMode
+from harness.models.resident import resident_weight_bytes
+from harness.subject.subject import Subject, read_subject
 from harness.tiny import TinySpec
 from pruning import PrunePlan, load_pruned, prune_checkpoint
 

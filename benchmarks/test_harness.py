@@ -13,7 +13,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.interleaved import seconds_of
 from benchmarks.record import Amount, Figures
-from harness.judge import check_checkpoint
+from harness.judge.judge import check_checkpoint
 from harness.strategies import checkpoints
 from harness.tiny import TinySpec, write_tiny_checkpoint
 from pruning import PrunePlan, prune_checkpoint

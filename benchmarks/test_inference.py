@@ -21,7 +21,7 @@ from benchmarks.generation import Models, compare, decode, decode_compiled, pref
 from benchmarks.interleaved import Work
 from benchmarks.record import Amount, Figures
 from harness.bench.inference import cache_bytes
-from harness.forward import cache_of
+from harness.models.forward import cache_of
 from harness.tiny import TinySpec, write_tiny_checkpoint
 from pruning import PrunePlan, load_pruned, prune_checkpoint
 

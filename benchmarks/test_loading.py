@@ -21,12 +21,12 @@ from benchmarks.least_code import LEAST_CODE, with_least_code
 from benchmarks.loads import MB, STOCK, compare_loads
 from benchmarks.record import Amount, Figures
 from harness.bench.file_cache import drop
-from harness.bench.load_process import FreshLoads, Which
-from harness.faults.code_edits import edit_foreign
-from harness.faults.code_faults import RESIDENT
-from harness.loading_modes import LoadingMode, loading_modes
-from harness.resident import resident_weight_bytes
-from harness.subject import Subject, read_subject
+from harness.bench.fresh_process import FreshLoads, Which
+from harness.faults.catalogue.code import RESIDENT
+from harness.faults.planting.code_edits import edit_foreign
+from harness.models.modes import LoadingMode, loading_modes
+from harness.models.resident import resident_weight_bytes
+from harness.subject.subject import Subject, read_subject
 from harness.tiny import TinySpec, write_tiny_checkpoint
 from pruning import PrunePlan, load_pruned, prune_checkpoint
 

@@ -12,10 +12,10 @@ from torch.nn.functional import log_softmax
 
 from benchmarks.interleaved import interleaved
 from benchmarks.record import Amount, Figures, Ratio
-from harness.quiet import quiet_libraries
-from harness.real_checkpoint import real_checkpoint_path
-from harness.references import load_stock, without_sublayers
-from harness.scan.evaluation import Evaluator
+from harness.planning.sweep.evaluation import Evaluator
+from harness.real_checkpoint.cache import real_checkpoint_path
+from harness.reference.models import load_stock, without_sublayers
+from harness.system.libraries import quiet_libraries
 from harness.tiny import TinySpec, write_tiny_checkpoint
 from pruning import PrunePlan
 

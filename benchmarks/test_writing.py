@@ -18,8 +18,8 @@ from benchmarks.interleaved import Work, interleaved, seconds_of, settle
 from benchmarks.record import Amount, Figures, Ratio
 from benchmarks.synthetic import write_headers_only, write_synthetic
 from pruning import PrunePlan, prune_checkpoint
+from pruning.files.source import read_source
 from pruning.plan import layer_count
-from pruning.source import read_source
 
 MERGEKIT = os.environ.get("PRUNECHECK_MERGEKIT", "")
 

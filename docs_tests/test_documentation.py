@@ -19,7 +19,7 @@ from docs_tests.commands import (
     run_commands,
     section,
 )
-from harness.cli import app
+from harness.cli.main import app
 from harness.tiny import TinySpec, write_tiny_checkpoint
 from tests.harness.checks.cases import write_tokenizer
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.demo import bundled_plan
+from harness.cli.demo import bundled_plan
 from harness.faults import FAULTS
 from pruning import PrunePlan, prune_checkpoint
 from tests.harness.checks.cases import Case, cases_in, judge_mutation, suitable_case, told

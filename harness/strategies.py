@@ -14,9 +14,10 @@ from hypothesis import assume, note
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
-from harness.cases import PrunedCase
-from harness.tiny import PAD_TOKEN_ID, LayerType, TinySpec, config_dict
+from harness.testing.cases import PrunedCase
 from pruning import PrunePlan
+
+from .tiny import PAD_TOKEN_ID, LayerType, TinySpec, config_dict
 
 Dtype = Literal["float32", "bfloat16"]
 

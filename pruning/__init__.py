@@ -11,12 +11,13 @@ from .errors import CheckpointError, DestinationError, PlanError, PruningError
 from .plan import PrunePlan
 
 if TYPE_CHECKING:
+    from pruning.remote.configuration_pruned_qwen3 import PrunedQwen3Config
+    from pruning.remote.modeling_pruned_qwen3 import PrunedQwen3ForCausalLM
+
     from .audit import audit_checkpoint
-    from .checkpoint import PruneResult, prune_checkpoint
-    from .loader import load_pruned
+    from .load import load_pruned
+    from .prune import PruneResult, prune_checkpoint
     from .refresh import RefreshResult, refresh_checkpoint
-    from .remote.configuration_pruned_qwen3 import PrunedQwen3Config
-    from .remote.modeling_pruned_qwen3 import PrunedQwen3ForCausalLM
     from .state_dict import prune_state_dict
 
 __all__ = [
@@ -38,10 +39,10 @@ __all__ = [
 
 _HOMES = {
     "audit_checkpoint": "pruning.audit",
-    "PruneResult": "pruning.checkpoint",
-    "prune_checkpoint": "pruning.checkpoint",
+    "PruneResult": "pruning.prune",
+    "prune_checkpoint": "pruning.prune",
     "prune_state_dict": "pruning.state_dict",
-    "load_pruned": "pruning.loader",
+    "load_pruned": "pruning.load",
     "RefreshResult": "pruning.refresh",
     "refresh_checkpoint": "pruning.refresh",
     "PrunedQwen3Config": "pruning.remote.configuration_pruned_qwen3",

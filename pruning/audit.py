@@ -3,13 +3,14 @@
 import hashlib
 from pathlib import Path
 
-from .byte_copy import Progress, read_tensor
+from pruning.files.manifest import Manifest, described
+from pruning.files.source import Source, find_checkpoint, read_source
+from pruning.remote.per_layer_skip import MANIFEST_FILE
+from pruning.writing.byte_copy import Progress, read_tensor
+
 from .errors import CheckpointError
-from .json_files import shortened
-from .manifest import Manifest, described
-from .remote.per_layer_skip import MANIFEST_FILE
-from .source import Source, find_checkpoint, read_source
 from .state_dict import is_pruned
+from .untrusted_files import shortened
 
 _MOST_SHOWN = 200  # characters of a plan
 

@@ -10,7 +10,7 @@ from importlib import resources
 from typing import Any
 
 from .errors import CheckpointError
-from .json_files import shortened
+from .untrusted_files import shortened
 
 # What the modeling files of every family import.
 _SHARED_FILES = ("hollow_modules.py", "per_layer_skip.py", "pruned_models.py")

@@ -8,9 +8,10 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Self
 
+from pruning.remote.per_layer_skip import ATTENTION, MLP, skipped_sublayers
+
 from .errors import PlanError
-from .json_files import read_json, shortened
-from .remote.per_layer_skip import ATTENTION, MLP, skipped_sublayers
+from .untrusted_files import read_json, shortened
 
 SELF_ATTN = "self_attn"
 SUBLAYERS = (SELF_ATTN, "mlp")
@@ -128,7 +129,7 @@ class PrunePlan:
 
         Raises CheckpointError if the checkpoint cannot be read, PlanError if the plan does not fit it.
         """
-        from .source import read_source  # here, since a source's config is read into a plan
+        from pruning.files.source import read_source  # here, since a source's config is read into a plan
 
         return sum(tensor.size for tensor in read_source(Path(checkpoint)).tensors_under(self))
 

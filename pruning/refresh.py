@@ -12,16 +12,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from pruning.files.manifest import Manifest, checksums, manifest_lines, source_identity
+from pruning.files.small_files import write_lines
+from pruning.files.source import CONFIG_FILE, Source, read_source
+from pruning.remote.per_layer_skip import MANIFEST_FILE
+from pruning.writing.staging import staged_directory, sweep, sync_path
+
 from . import __version__
 from .audit import require_manifest
 from .errors import CheckpointError, DestinationError
-from .json_files import shortened
-from .manifest import Manifest, checksums, manifest_lines, source_identity
 from .released_code import ReleasedFile, released_file, released_files, version_of
-from .remote.per_layer_skip import MANIFEST_FILE
-from .small_files import write_lines
-from .source import CONFIG_FILE, Source, read_source
-from .staging import staged_directory, sweep, sync_path
+from .untrusted_files import shortened
 
 
 @dataclass(frozen=True)

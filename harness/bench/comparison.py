@@ -12,7 +12,7 @@ from typing import Final
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
-from harness.reporting.terminal import plain, section, stdout_console
+from harness.report.terminal import plain, section, stdout_console
 from pruning import PrunePlan
 
 from .record import Benchmark, Measurement

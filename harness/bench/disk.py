@@ -6,8 +6,8 @@ import struct
 from collections.abc import Iterable
 from pathlib import Path
 
-from harness.stored import StoredCheckpoint, unloaded_files
-from harness.subject import Subject
+from harness.subject.stored import StoredCheckpoint, unloaded_files
+from harness.subject.subject import Subject
 
 from .record import Measurement, Prediction, counted
 

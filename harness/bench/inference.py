@@ -16,7 +16,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from harness.forward import NEW_CACHE, cache_of, input_device, with_cache
+from harness.models.forward import NEW_CACHE, cache_of, input_device, with_cache
 
 _CLOCK_SIZE: Final = 512
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.reporting.page import page, plan_strip
+from harness.report.page import page, plan_strip
 from pruning import PrunePlan
 
 from .plot import benchmark_picture, plotted

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import CannotRun
-from harness.reporting.pictures import MISSING, PAGE_WIDTH, Picture, drawing, picture, save
-from harness.reporting.report import require_writable
-from harness.reporting.terminal import visible
+from harness.report.pictures import MISSING, PAGE_WIDTH, Picture, drawing, picture, save
+from harness.report.report import require_writable
+from harness.report.terminal import visible
 from pruning import PrunePlan
 
 from .record import Benchmark, Measurement

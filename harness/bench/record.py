@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self, TypeGuard, get_args
 
 from harness.errors import CannotRun
-from harness.reporting.notebook import NotebookRecord, Summary
-from harness.reporting.report import read_record
+from harness.report.notebook import NotebookRecord, Summary
+from harness.report.report import read_record
 
 SCHEMA = 1
 KIND: Final = "benchmark"

@@ -10,25 +10,25 @@ import torch
 
 from harness.checks.check import NotChecked
 from harness.errors import CannotRun
-from harness.loading_modes import LoadingMode, loading_modes
-from harness.memory import available_bytes, too_large
-from harness.quiet import quiet_libraries
-from harness.reporting.environment import environment
-from harness.runner import new_session
-from harness.scratch import scratch_folder
-from harness.session import first_line
-from harness.signals import ended_by
-from harness.stock import stock_config_object
-from harness.subject import Subject, read_subject
-from harness.whose_error import raised_by
+from harness.judge.runner import new_session
+from harness.models.memory import available_bytes, too_large
+from harness.models.modes import LoadingMode, loading_modes
+from harness.models.session import first_line
+from harness.subject.environment import environment
+from harness.subject.stock import stock_config_object
+from harness.subject.subject import Subject, read_subject
+from harness.system.libraries import quiet_libraries
+from harness.system.scratch import scratch_folder
+from harness.system.signals import ended_by
+from harness.system.whose_error import raised_by
 from pruning import PrunePlan
 
 from .disk import stored_costs
+from .fresh_process import FreshLoads
 from .inference import clock_tick
-from .load_process import FreshLoads
-from .loading import load_costs
+from .load_costs import load_costs
 from .record import Benchmark, ModeRecord
-from .running import Workload, running_costs
+from .run_costs import Workload, running_costs
 
 Progress = Callable[[int, int, str], None]
 """Called before each run with how many are done, how many there are, and what comes next."""
@@ -55,7 +55,7 @@ def benchmark_checkpoint(
         checkpoint: The pruned checkpoint, as `harness.check_checkpoint` takes it.
         base: The unpruned checkpoint, which is loaded as the stock class.
         plan: The plan that was meant; without it, the manifest's, or what the absent keys amount to.
-        device_map: Places of `harness.loading_modes`.
+        device_map: Places of `harness.models.modes`.
         dtype: "float32", "bfloat16"; where neither this nor a quantisation is given, the one that is stored.
         quantisation: "8bit", "4bit".
         prompt_tokens: Lengths of the prompts, which are random tokens.

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
-from harness.reporting.notebook import Summary, plan_text
-from harness.reporting.terminal import pairs, plain, section, stdout_console
+from harness.report.notebook import Summary, plan_text
+from harness.report.terminal import pairs, plain, section, stdout_console
 from pruning import PrunePlan
 
 from .record import Benchmark, Measurement, Quantity

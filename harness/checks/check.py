@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.loading_modes import LoadingMode
-from harness.reporting.report import FoundFault
+from harness.models.modes import LoadingMode
+from harness.report.report import FoundFault
 
 Numbers = Mapping[str, float] | None
 

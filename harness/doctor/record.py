@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from harness.reporting.report import CheckRecord, Report
+from harness.report.report import CheckRecord, Report
 
 if TYPE_CHECKING:  # it needs torch and transformers, which may be what is broken
-    from harness.loading_modes import LoadingMode
+    from harness.models.modes import LoadingMode
 
 SCHEMA: Final = 1
 

@@ -9,10 +9,10 @@ from typing import Final
 
 import torch
 
-from harness.judge import check_checkpoint
-from harness.loading_modes import DTYPES, PLACES, QUANTISATIONS, loading_modes
-from harness.runner import Progress
-from harness.scratch import scratch_folder
+from harness.judge.judge import check_checkpoint
+from harness.judge.runner import Progress
+from harness.models.modes import DTYPES, PLACES, QUANTISATIONS, loading_modes
+from harness.system.scratch import scratch_folder
 from harness.tiny import TinySpec, write_tiny_checkpoint
 from pruning import PrunePlan, prune_checkpoint
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
-from harness.reporting.terminal import pairs, plain, section, stdout_console
+from harness.report.terminal import pairs, plain, section, stdout_console
 
 from .record import QUESTIONS, Answer, Checkup
 

@@ -21,18 +21,19 @@ from types import MappingProxyType
 from safetensors import SafetensorError
 
 from harness.errors import CannotRun
-from harness.faults.cache_faults import FAULTS as _CACHE_FAULTS
-from harness.faults.code_faults import FAULTS as _CODE_FAULTS
-from harness.faults.config_faults import FAULTS as _CONFIG_FAULTS
-from harness.faults.environment_faults import FAULTS as _ENVIRONMENT_FAULTS
-from harness.faults.fault import Fault, SoundVariant
-from harness.faults.foreign import foreign_checkpoint
-from harness.faults.index_faults import FAULTS as _INDEX_FAULTS
-from harness.faults.load_faults import FAULTS as _LOAD_FAULTS
-from harness.faults.saved_faults import FAULTS as _SAVED_FAULTS
-from harness.faults.sound import SOUND_VARIANTS as _SOUND_VARIANTS
-from harness.faults.tokenizer_faults import FAULTS as _TOKENIZER_FAULTS
-from harness.faults.weight_faults import FAULTS as _WEIGHT_FAULTS
+from harness.faults.catalogue.cache import FAULTS as _CACHE_FAULTS
+from harness.faults.catalogue.code import FAULTS as _CODE_FAULTS
+from harness.faults.catalogue.config import FAULTS as _CONFIG_FAULTS
+from harness.faults.catalogue.environment import FAULTS as _ENVIRONMENT_FAULTS
+from harness.faults.catalogue.index import FAULTS as _INDEX_FAULTS
+from harness.faults.catalogue.load import FAULTS as _LOAD_FAULTS
+from harness.faults.catalogue.saved import FAULTS as _SAVED_FAULTS
+from harness.faults.catalogue.sound import SOUND_VARIANTS as _SOUND_VARIANTS
+from harness.faults.catalogue.tokenizer import FAULTS as _TOKENIZER_FAULTS
+from harness.faults.catalogue.weights import FAULTS as _WEIGHT_FAULTS
+from harness.faults.planting.modeling_files import foreign_checkpoint
+
+from .fault import Fault, SoundVariant
 
 __all__ = ["FAULTS", "SOUND_VARIANTS", "Fault", "SoundVariant", "foreign_checkpoint", "plant"]
 

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from harness.errors import CannotRun
-from harness.signals import exit_at_signals
+from harness.system.signals import exit_at_signals
 from pruning import PrunePlan, PruningError
 
 
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def _judge(options: Mapping[str, Any], say: Any) -> dict[str, Any]:
-    from harness.judge import check_checkpoint  # torch and transformers, of the overlay if it has them
+    from harness.judge.judge import check_checkpoint  # torch and transformers, of the overlay if it has them
 
     plan = options["plan"]
     report = check_checkpoint(

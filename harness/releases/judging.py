@@ -14,11 +14,11 @@ from typing import IO, Any, Final
 
 from packaging.utils import canonicalize_name
 
-from harness.cache import default_cache_directory
 from harness.errors import CannotRun
-from harness.reporting.report import Report
-from harness.reporting.terminal import shortened
-from harness.scratch import scratch_folder
+from harness.report.report import Report
+from harness.report.terminal import shortened
+from harness.system.cache_directory import default_cache_directory
+from harness.system.scratch import scratch_folder
 from pruning import PrunePlan
 
 from .overlays import Overlay, overlay

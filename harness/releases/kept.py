@@ -14,10 +14,10 @@ from typing import Final
 
 import harness
 import pruning
-from harness.cache import default_cache_directory
 from harness.errors import CannotRun
-from harness.reporting.report import write_text
-from harness.text_files import read_json_or_none
+from harness.report.report import write_text
+from harness.subject.untrusted_files import read_json_or_none
+from harness.system.cache_directory import default_cache_directory
 
 from .judging import FOLDER, Judge, Listener, Request
 from .overlays import environment_digest

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import CannotRun
-from harness.text_files import checkpoint_directory
+from harness.subject.untrusted_files import checkpoint_directory
 
 from .judging import Judge, Listener, Request, judge_set
 from .record import Matrix, SetRecord

@@ -23,11 +23,11 @@ from filelock import FileLock
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from harness.cache import complete_or_absent
 from harness.errors import CannotRun
-from harness.reporting.report import write_text
-from harness.scratch import scratch_folder
-from harness.text_files import read_json_or_none
+from harness.report.report import write_text
+from harness.subject.untrusted_files import read_json_or_none
+from harness.system.cache_directory import complete_or_absent
+from harness.system.scratch import scratch_folder
 
 from .dependencies import needed, require_supported, shared_as_constraints
 from .package_set import is_pinned

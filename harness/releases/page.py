@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.reporting.page import page
+from harness.report.page import page
 
 from .record import Bisection, Matrix, SetRecord
 from .view import (

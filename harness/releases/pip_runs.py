@@ -10,7 +10,7 @@ import sys
 from typing import Final
 
 from harness.errors import CannotRun
-from harness.reporting.terminal import shortened
+from harness.report.terminal import shortened
 
 from .processes import child
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self, TypeVar
 
 from harness.errors import CannotRun
-from harness.reporting.comparison import Comparison, compare_reports
-from harness.reporting.notebook import NotebookRecord, Summary
-from harness.reporting.report import EXIT_CODES, Report, Verdict, read_record
+from harness.report.comparison import Comparison, compare_reports
+from harness.report.notebook import NotebookRecord, Summary
+from harness.report.report import EXIT_CODES, Report, Verdict, read_record
 
 SCHEMA = 1
 COULD_NOT_RUN: Final = "could not run"

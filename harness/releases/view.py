@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
-from harness.reporting.comparison_view import what_changed
-from harness.reporting.notebook import Summary
-from harness.reporting.report import FoundFault
-from harness.reporting.report_groups import group_and_property
-from harness.reporting.report_view import VERDICT_STYLES, fault_table
-from harness.reporting.report_words import open_rows, verdict_text
-from harness.reporting.terminal import and_more, pairs, plain, section, stdout_console
+from harness.report.comparison_view import what_changed
+from harness.report.groups import group_and_property
+from harness.report.notebook import Summary
+from harness.report.report import FoundFault
+from harness.report.report_view import VERDICT_STYLES, fault_table
+from harness.report.terminal import and_more, pairs, plain, section, stdout_console
+from harness.report.words import open_rows, verdict_text
 
 from .record import COULD_NOT_RUN, Bisection, Matrix, SetRecord
 

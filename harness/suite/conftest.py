@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from harness.checks.check import Check
-from harness.runner import new_session
-from harness.session import Session
-from harness.suite.preparing import prepared
+from harness.judge.runner import new_session
+from harness.models.session import Session
+
+from .preparing import prepared
 
 
 def pytest_configure() -> None:

@@ -8,10 +8,10 @@ import pytest
 
 from harness.checks.check import Check
 from harness.errors import CannotRun
-from harness.judge import checks_that_fit
-from harness.loading_modes import loading_modes
-from harness.options import judging_options
-from harness.subject import Subject, read_subject
+from harness.judge.judge import checks_that_fit
+from harness.models.modes import loading_modes
+from harness.models.options import judging_options
+from harness.subject.subject import Subject, read_subject
 from pruning import PruningError
 
 _PREPARED = pytest.StashKey[tuple[Subject, list[Check]]]()

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from harness.checks.check import Check
-from harness.quiet import quiet_libraries
-from harness.runner import run_check
-from harness.suite.verdict import UNDECIDED
+from harness.judge.runner import run_check
+from harness.system.libraries import quiet_libraries
+
+from .verdict import UNDECIDED
 
 
 def test_property(check: Check, target: Callable[[Check], Any], request: pytest.FixtureRequest) -> None:

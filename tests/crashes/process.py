@@ -27,7 +27,7 @@ def main() -> None:
     # Whoever runs the tests in the background has it ignored, which commands leave to be so: no moment would kill one.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    from harness import cli
+    from harness.cli import main as cli
 
     out, err = (redirect(io.StringIO()) for redirect in (contextlib.redirect_stdout, contextlib.redirect_stderr))
     with out, err, contextlib.suppress(SystemExit):
@@ -70,7 +70,7 @@ def _run(request: dict[str, Any], output: int) -> None:
     sys.argv = ["prunecheck", *request["arguments"]]
     code: Any = 1
     try:
-        sys.modules["harness.cli"].main()
+        sys.modules["harness.cli.main"].main()
     except SystemExit as error:
         code = error.code
     except BaseException:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pruning import PrunePlan, prune_checkpoint, refresh_checkpoint
-from pruning.exchange import exchange
+from pruning.writing.exchange import exchange
 from tests.crashes.killing import Ended, Killer, moments
 from tests.crashes.test_prune import SIGNALS, Digests, digests
 from tests.unit.carrying import carry_old_code

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import cli
+from harness.cli import main as cli
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 from filelock import FileLock
 
 from harness.faults import FAULTS, SOUND_VARIANTS, Fault, SoundVariant
-from harness.reporting.report import Report
+from harness.report.report import Report
 
 _ROOT = Path(__file__).parents[2]
 KEPT, PAGE = _ROOT / "fixtures" / "detection.json", _ROOT / "docs" / "faults.md"

@@ -2,11 +2,11 @@
 
 import numpy as np
 
+from harness.planning.scan.record import Contribution, Distance, Scan, Window
+from harness.planning.search.record import Search, Step
 from harness.releases.record import Bisection, Matrix, SetRecord
-from harness.reporting.divergence import layer_number
-from harness.reporting.report import CheckRecord, Coverage, FoundFault, Report
-from harness.scan.record import Contribution, Distance, Scan, Window
-from harness.search.record import Search, Step
+from harness.report.divergence import layer_number
+from harness.report.report import CheckRecord, Coverage, FoundFault, Report
 from pruning import PrunePlan
 from tests.harness.reports import COMPLETE, FAULT, failed, passed, report_of, skipped
 

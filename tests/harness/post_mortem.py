@@ -19,14 +19,14 @@ import torch
 import transformers
 from transformers import AutoTokenizer, DynamicCache
 
-from harness.demo import bundled_plan, bundled_prompts
+from harness.cli.demo import bundled_plan, bundled_prompts
 from harness.faults import FAULTS
 from harness.faults.fault import Plant
-from harness.faults.loading import from_own_code, scratch_checkpoint
-from harness.forward import with_cache
-from harness.references import load_stock, without_sublayers
-from harness.text_generation import Continuation, Speech, Voice, encode_prompt
-from harness.text_judge import TextVerdict, judge_speech
+from harness.faults.planting.loading import from_own_code, scratch_checkpoint
+from harness.models.forward import with_cache
+from harness.reference.models import load_stock, without_sublayers
+from harness.text.generation import Continuation, Speech, Voice, encode_prompt
+from harness.text.judge import TextVerdict, judge_speech
 from pruning import PrunePlan, prune_checkpoint
 
 ROOT = Path(__file__).parents[2]

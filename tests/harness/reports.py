@@ -7,7 +7,7 @@ from typing import Any, get_args
 from hypothesis import strategies as st
 from rich.console import Console
 
-from harness.reporting.report import FAMILIES, CheckRecord, Coverage, FoundFault, Outcome, Report
+from harness.report.report import FAMILIES, CheckRecord, Coverage, FoundFault, Outcome, Report
 
 COMPLETE = Coverage(keys=True, bytes="base", logits=True)
 FAULT = FoundFault(

@@ -10,8 +10,8 @@ import torch
 
 import harness
 from harness.faults import FAULTS, plant
-from harness.quiet import quiet_libraries
-from harness.references import identity_reference
+from harness.reference.models import identity_reference
+from harness.system.libraries import quiet_libraries
 from pruning import PrunePlan, load_pruned
 
 Pair = tuple[Path, Path]

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from harness.cases import PrunedCase
 from harness.strategies import checkpoints
+from harness.testing.cases import PrunedCase
 from harness.tiny import TinySpec
 from pruning import PrunePlan
 

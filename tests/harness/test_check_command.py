@@ -12,8 +12,8 @@ import pytest
 
 from harness import Report
 from harness.faults import FAULTS, foreign_checkpoint, plant
-from harness.reporting.divergence import divergences
-from harness.reporting.report_page import report_page
+from harness.report.divergence import divergences
+from harness.report.report_page import report_page
 from pruning import PrunePlan
 from tests.harness.command_line import run
 

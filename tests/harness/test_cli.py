@@ -96,14 +96,14 @@ def test_crash_outside_of_a_check(
     """A crash of ours ends with 2, whatever the command, and one line that tells how to see the traceback."""
     code = "\x1b[2J"
     crash = {
-        "check": "harness.text_files.checkpoint_directory",
-        "compare": "harness.reporting.report.read_record",
+        "check": "harness.subject.untrusted_files.checkpoint_directory",
+        "compare": "harness.report.report.read_record",
         "prune": "pruning.prune_checkpoint",
         "plant": "harness.faults.plant",
-        "demo": "harness.demo.run_demo",
-        "bench": "harness.text_files.checkpoint_directory",
-        "scan": "harness.scan.run.scan_checkpoint",
-        "plan": "harness.search.run.search_plan",
+        "demo": "harness.cli.demo.run_demo",
+        "bench": "harness.subject.untrusted_files.checkpoint_directory",
+        "scan": "harness.planning.scan.run.scan_checkpoint",
+        "plan": "harness.planning.search.run.search_plan",
     }[command]
 
     def fails(*_: object, **__: object) -> None:
@@ -135,7 +135,7 @@ def test_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
     before = sys.stdout, sys.stderr
-    monkeypatch.setattr("harness.cli.print", closed, raising=False)
+    monkeypatch.setattr("harness.cli.main.print", closed, raising=False)
     try:
         assert run(monkeypatch, "--version") == 2
     finally:
@@ -165,7 +165,7 @@ def _run_without(modules: set[str], *arguments: str | Path, code: int = 0) -> su
 
 def test_help_imports_little() -> None:
     """The help of a command loads nothing that the command needs only when it runs, nor rich to print it."""
-    unwanted = {"torch", "transformers", "numpy", "rich", "pruning.checkpoint"}
+    unwanted = {"torch", "transformers", "numpy", "rich", "pruning.prune"}
     assert "--no-checksum" in _run_without(unwanted, "prune", "--help").stdout
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from harness.reporting.comparison import Change, CheckChange, Comparison, NumberChange, compare_reports
-from harness.reporting.comparison_view import print_comparison
-from harness.reporting.report import CheckRecord, Coverage, FoundFault, Report
+from harness.report.comparison import Change, CheckChange, Comparison, NumberChange, compare_reports
+from harness.report.comparison_view import print_comparison
+from harness.report.report import CheckRecord, Coverage, FoundFault, Report
 from tests.harness.reports import FAULT, crashed, failed, passed, printed, report_of, reports, skipped, undecided
 
 pytestmark = pytest.mark.newest

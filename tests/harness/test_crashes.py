@@ -9,17 +9,18 @@ from xml.etree import ElementTree
 
 import pytest
 
-from harness import assert_sound, judge
+from harness import assert_sound
 from harness.checks.check import Check, FaultFound, NotChecked, Numbers, Undecided, fault
-from harness.conformance import checks
-from harness.judge import check_checkpoint, check_model
-from harness.loading_modes import LoadingMode
-from harness.quiet import quiet_libraries
-from harness.reporting.junit import junit_xml
-from harness.reporting.report import Report
-from harness.reporting.report_page import report_page
-from harness.runner import run_check
-from harness.signals import Ended
+from harness.judge import judge
+from harness.judge.all_checks import checks
+from harness.judge.judge import check_checkpoint, check_model
+from harness.judge.runner import run_check
+from harness.models.modes import LoadingMode
+from harness.report.junit import junit_xml
+from harness.report.report import Report
+from harness.report.report_page import report_page
+from harness.system.libraries import quiet_libraries
+from harness.system.signals import Ended
 from pruning import load_pruned
 from tests.harness.command_line import run
 from tests.plugin.running import outcomes, run_suite

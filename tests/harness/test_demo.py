@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from harness import demo
-from harness.demo_view import print_report
+from harness.cli import demo
+from harness.cli.demo_view import print_report
 from harness.errors import CannotRun
 from harness.tiny import TinySpec, write_tiny_checkpoint
 from pruning import PrunePlan

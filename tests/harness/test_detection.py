@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from packaging.version import Version
 
 from harness.faults import FAULTS, SOUND_VARIANTS
-from harness.quiet import quiet_libraries
+from harness.system.libraries import quiet_libraries
 from tests.harness import detection
 from tests.harness.checks.cases import (
     WITHOUT_TEXT,

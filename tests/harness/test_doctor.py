@@ -12,9 +12,9 @@ from transformers.cache_utils import DynamicLayer
 import harness.doctor.run
 from harness.doctor.record import Checkup, Way
 from harness.doctor.run import examine
-from harness.loading_modes import loading_modes
-from harness.reporting.report import Coverage, Report
-from harness.versions import PACKAGES
+from harness.models.modes import loading_modes
+from harness.report.report import Coverage, Report
+from harness.system.versions import PACKAGES
 from pruning import prune_checkpoint
 from tests.harness.command_line import run
 from tests.harness.reports import report_of

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from harness.forward import decoder_layers
+from harness.models.forward import decoder_layers
 
 
 class _Model(nn.Module):

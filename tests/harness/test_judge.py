@@ -11,7 +11,7 @@ import torch
 
 from harness import CannotRun, Report, check_checkpoint, check_model
 from harness.faults import FAULTS, plant
-from harness.quiet import quiet_libraries
+from harness.system.libraries import quiet_libraries
 from pruning import PrunePlan, load_pruned
 
 Pair = tuple[Path, Path]

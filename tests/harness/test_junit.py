@@ -6,8 +6,8 @@ from xml.etree import ElementTree
 import pytest
 from hypothesis import given
 
-from harness.reporting.junit import junit_xml
-from harness.reporting.report import Coverage, FoundFault, Report, write_text
+from harness.report.junit import junit_xml
+from harness.report.report import Coverage, FoundFault, Report, write_text
 from tests.harness.reports import FAULT, crashed, failed, passed, report_of, reports, skipped, undecided
 
 pytestmark = pytest.mark.newest

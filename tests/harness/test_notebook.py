@@ -11,8 +11,8 @@ from hypothesis import given
 
 from harness.bench.record import Benchmark, ModeRecord
 from harness.errors import CannotRun
-from harness.reporting.notebook import NotebookRecord
-from harness.reporting.report import Report
+from harness.report.notebook import NotebookRecord
+from harness.report.report import Report
 from tests.harness.bench.records import benchmark_of, benchmarks, seconds
 from tests.harness.pages import bisection_of, matrix_of, search_of
 from tests.harness.reports import FAULT, failed, passed, report_of, reports, skipped

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from harness.errors import CannotRun
-from harness.loading_modes import DTYPES, PLACES, QUANTISATIONS
-from harness.options import judging_options, worker_count
+from harness.models.modes import DTYPES, PLACES, QUANTISATIONS
+from harness.models.options import judging_options, worker_count
 from pruning import PlanError, PrunePlan
 
 pytestmark = pytest.mark.newest

@@ -9,14 +9,14 @@ from hypothesis import given, settings
 
 from harness.bench.page import benchmark_page
 from harness.bench.record import Benchmark, ModeRecord
+from harness.planning.scan.page import scan_page
+from harness.planning.search.page import search_page
 from harness.releases.page import bisection_page, matrix_page
-from harness.reporting import pictures
-from harness.reporting.divergence import divergence_picture, divergences
-from harness.reporting.page import plan_strip
-from harness.reporting.report import Report
-from harness.reporting.report_page import report_page
-from harness.scan.page import scan_page
-from harness.search.page import search_page
+from harness.report import pictures
+from harness.report.divergence import divergence_picture, divergences
+from harness.report.page import plan_strip
+from harness.report.report import Report
+from harness.report.report_page import report_page
 from tests.harness.bench.records import benchmark_of, benchmarks, seconds, size
 from tests.harness.pages import (
     HOSTILE,

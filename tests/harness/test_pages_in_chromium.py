@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from harness.bench.page import benchmark_page
-from harness.reporting.report_page import report_page
-from harness.scan.page import scan_page
-from harness.search.page import search_page
+from harness.planning.scan.page import scan_page
+from harness.planning.search.page import search_page
+from harness.report.report_page import report_page
 from tests.harness.bench.records import benchmark_of, seconds, size
 from tests.harness.browser import (
     artifacts,

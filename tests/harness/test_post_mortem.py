@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from harness.faults import foreign_checkpoint
-from harness.faults.cache_faults import LENGTH_LOST
-from harness.faults.checkpoint_files import edit_config, plan_of, set_plan
-from harness.faults.code_edits import edit_foreign
-from harness.faults.code_faults import RESIDENT
-from harness.faults.loading import from_auto, from_own_code
-from harness.quiet import quiet_libraries
-from harness.text_judge import DRIFT_LIMITS
-from harness.tolerances import assert_logits_close
+from harness.faults.catalogue.cache import LENGTH_LOST
+from harness.faults.catalogue.code import RESIDENT
+from harness.faults.planting.checkpoint_files import edit_config, plan_of, set_plan
+from harness.faults.planting.code_edits import edit_foreign
+from harness.faults.planting.loading import from_auto, from_own_code
+from harness.reference.tolerances import assert_logits_close
+from harness.system.libraries import quiet_libraries
+from harness.text.judge import DRIFT_LIMITS
 from pruning import PrunePlan, load_pruned
 from tests.harness.post_mortem import (
     PAGE,

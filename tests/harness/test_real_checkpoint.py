@@ -18,11 +18,11 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, Qwen3ForCausalLM
 from transformers.models.qwen3 import Qwen3Config
 
-from harness import real_checkpoint as module
-from harness.cache import default_cache_directory
 from harness.errors import CannotRun
-from harness.llama_to_qwen3 import qwen3_config, qwen3_state_dict
-from harness.real_checkpoint import GGUF_NAME, PACKAGE, VERSION, llama_gguf_path, real_checkpoint_path
+from harness.real_checkpoint import cache as module
+from harness.real_checkpoint.cache import GGUF_NAME, PACKAGE, VERSION, llama_gguf_path, real_checkpoint_path
+from harness.real_checkpoint.llama_to_qwen3 import qwen3_config, qwen3_state_dict
+from harness.system.cache_directory import default_cache_directory
 
 RELATIVE_TOLERANCE = 1e-5
 """Of the largest logit, float32. Seen: 3e-6 with the tiny Llama and with the real one; T without S gives 5e-3."""

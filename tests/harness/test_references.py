@@ -21,11 +21,11 @@ from transformers import (
     StaticCache,
 )
 
-from harness.forward import with_cache
-from harness.references import identity_reference, reference_logits, zero_weight_reference
+from harness.models.forward import with_cache
+from harness.reference.models import identity_reference, reference_logits, zero_weight_reference
+from harness.reference.tolerances import assert_logits_close
 from harness.strategies import plans, tiny_specs, token_batches
 from harness.tiny import TinySpec, write_tiny_checkpoint
-from harness.tolerances import assert_logits_close
 
 IDS = torch.tensor([[5, 9, 33, 2, 60, 17, 8, 41, 3], [7, 7, 12, 50, 1, 28, 63, 4, 19]])  # (2, 9)
 PRUNED = {"self_attn": (0, 2), "mlp": (1, 2)}

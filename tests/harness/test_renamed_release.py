@@ -8,13 +8,13 @@ import pytest
 import torch
 from transformers import DynamicCache, StaticCache
 
-from harness.checks.cache import KINDS, USES
-from harness.faults.cache_faults import LENGTH_LOST
-from harness.judge import check_checkpoint
-from harness.references import identity_reference
-from harness.reporting.report import Report
+from harness.checks.loaded.cache import KINDS, USES
+from harness.faults.catalogue.cache import LENGTH_LOST
+from harness.judge.judge import check_checkpoint
+from harness.reference.models import identity_reference
+from harness.reference.tolerances import assert_logits_close
+from harness.report.report import Report
 from harness.tiny import TinySpec, write_tiny_checkpoint
-from harness.tolerances import assert_logits_close
 from pruning import PrunePlan, load_pruned, prune_checkpoint
 from tests.harness.renamed_release import NEW_NAME, rename_the_cache
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 
 from harness.errors import CannotRun
-from harness.reporting.report import EXIT_CODES, CheckRecord, Coverage, Report, require_writable, write_text
+from harness.report.report import EXIT_CODES, CheckRecord, Coverage, Report, require_writable, write_text
 from tests.harness.reports import COMPLETE, FAULT, crashed, failed, passed, report_of, reports, skipped, undecided
 
 pytestmark = pytest.mark.newest

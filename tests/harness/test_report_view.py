@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from harness.reporting.report import Coverage, FoundFault, Report
-from harness.reporting.report_view import print_report
+from harness.report.report import Coverage, FoundFault, Report
+from harness.report.report_view import print_report
 from tests.harness.reports import FAULT, crashed, failed, passed, printed, report_of, reports, skipped, undecided
 
 pytestmark = pytest.mark.newest

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import scratch
-from harness.scratch import LOCK_FILE, PREFIX, remove_abandoned, scratch_folder
+from harness.system import scratch
+from harness.system.scratch import LOCK_FILE, PREFIX, remove_abandoned, scratch_folder
 from tests.unit.checkpoints import run_python
 
 pytestmark = pytest.mark.newest  # nothing here depends on the version of transformers

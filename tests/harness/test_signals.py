@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from harness import signals
+from harness.system import signals
 from tests.unit.checkpoints import run_python
 
 pytestmark = pytest.mark.newest  # nothing here depends on the version of transformers
@@ -117,7 +117,9 @@ def test_no_lock_stays_taken(kind: signal.Signals, capfd: pytest.CaptureFixture[
     assert capfd.readouterr().out == "0\n"
 
 
-@pytest.mark.parametrize("module", ["threading", "concurrent.futures._base", "logging", "harness.signals", "elsewhere"])
+@pytest.mark.parametrize(
+    "module", ["threading", "concurrent.futures._base", "logging", "harness.system.signals", "elsewhere"]
+)
 def test_which_places_are_left_alone(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A signal is sent again where locks are taken, and where it would be lost; it ends the command elsewhere."""
     again: list[int] = []

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from harness.resident import resident_weight_bytes
-from harness.stored_bytes import differing_tensor
+from harness.models.resident import resident_weight_bytes
+from harness.reference.stored_bytes import differing_tensor
 from harness.tiny import TinySpec, write_tiny_checkpoint
 from pruning import PrunePlan, prune_checkpoint
 

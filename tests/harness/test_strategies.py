@@ -14,10 +14,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from harness.references import identity_reference, reference_logits
+from harness.reference.models import identity_reference, reference_logits
+from harness.reference.tolerances import tolerance
 from harness.strategies import Dtype, checkpoints, configurations, plans, tiny_specs, token_batches
 from harness.tiny import TinySpec, layer_types, quantisable, tensor_shapes, tiny_state_dict, write_tiny_checkpoint
-from harness.tolerances import tolerance
 from pruning import PrunePlan
 
 IDS = torch.tensor([[5, 9, 33, 2, 60, 17, 8, 41, 3]])

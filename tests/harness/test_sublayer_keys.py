@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-import pruning.checkpoint
-import pruning.source
+import pruning.files.source
+import pruning.prune
 import pruning.state_dict
-from harness.sublayer_keys import sublayer_of
+from harness.subject.sublayer_keys import sublayer_of
 from harness.tiny import TinySpec, write_tiny_checkpoint
 from pruning import PrunePlan, prune_checkpoint
 from tests.harness.checks.cases import Case, judge, told
@@ -69,7 +69,7 @@ def break_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def break_the_norms(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the pruner drop too much of every layer."""
-    for module in (pruning.checkpoint, pruning.source):
+    for module in (pruning.prune, pruning.files.source):
         monkeypatch.setattr(module, "is_pruned", head_norms_too)
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from harness.judge import check_checkpoint, check_model
-from harness.quiet import quiet_libraries
-from harness.text_generation import Voice, text_prompts
+from harness.judge.judge import check_checkpoint, check_model
+from harness.system.libraries import quiet_libraries
+from harness.text.generation import Voice, text_prompts
 from pruning import load_pruned, prune_checkpoint
 from tests.harness.text_controls import (
     REAL_PLAN,

@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.quiet import quiet_libraries
-from harness.references import load_stock, without_sublayers
-from harness.text_generation import Continuation, Speech, Voice, encode_prompt, random_prompts
-from harness.text_judge import TextVerdict, judge_speech, judge_text
-from harness.text_limits import DRIFT_LIMITS
-from harness.text_measures import (
+from harness.reference.models import load_stock, without_sublayers
+from harness.system.libraries import quiet_libraries
+from harness.text.generation import Continuation, Speech, Voice, encode_prompt, random_prompts
+from harness.text.judge import TextVerdict, judge_speech, judge_text
+from harness.text.limits import DRIFT_LIMITS
+from harness.text.measures import (
     divergence,
     expected_surprise,
     invalid_characters,

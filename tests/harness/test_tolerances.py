@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from harness.references import identity_reference, reference_logits
+from harness.reference.models import identity_reference, reference_logits
+from harness.reference.tolerances import Tolerance, assert_logits_close, tolerance
 from harness.strategies import Dtype
 from harness.tiny import TinySpec, write_tiny_checkpoint
-from harness.tolerances import Tolerance, assert_logits_close, tolerance
 
 IDS = torch.tensor([[5, 9, 33, 2, 60, 17, 8, 41, 3], [7, 7, 12, 50, 1, 28, 63, 4, 19]])  # (2, 9)
 SELF_ATTN, MLP = (0, 2), (1, 2)

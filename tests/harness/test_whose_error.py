@@ -10,17 +10,18 @@ import pytest
 import torch
 from torch import nn
 
-from harness import forward
-from harness.checks import candidate, explain, logits, running
-from harness.checks.candidate import candidate_logits, candidate_runs, reference_fails
 from harness.checks.check import Check, FaultFound, NotChecked
-from harness.forward import uncached_logits, unpadded
-from harness.loading_modes import LoadingMode
-from harness.quiet import quiet_libraries
-from harness.runner import run_check
-from harness.session import Session
-from harness.subject import read_subject
-from harness.whose_error import ignoring_errors_of, raised_by
+from harness.checks.explain import logits as explain
+from harness.checks.loaded import candidate, logits, running
+from harness.checks.loaded.candidate import candidate_logits, candidate_runs, reference_fails
+from harness.judge.runner import run_check
+from harness.models import forward
+from harness.models.forward import uncached_logits, unpadded
+from harness.models.modes import LoadingMode
+from harness.models.session import Session
+from harness.subject.subject import read_subject
+from harness.system.libraries import quiet_libraries
+from harness.system.whose_error import ignoring_errors_of, raised_by
 
 Pair = tuple[Path, Path]
 

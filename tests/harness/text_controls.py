@@ -12,10 +12,10 @@ from typing import Any, Final
 import torch
 from transformers import AutoTokenizer
 
-from harness.quiet import quiet_libraries
-from harness.references import load_stock, without_sublayers
-from harness.text_generation import Speech, Voice
-from harness.text_judge import judge_speech
+from harness.reference.models import load_stock, without_sublayers
+from harness.system.libraries import quiet_libraries
+from harness.text.generation import Speech, Voice
+from harness.text.judge import judge_speech
 from pruning import PrunePlan, load_pruned
 from tests.harness.text_faults import (
     PRECISIONS,

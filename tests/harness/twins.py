@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from harness.llama_to_qwen3 import QUERY_KEY_SCALE, STREAM_SCALE
+from harness.real_checkpoint.llama_to_qwen3 import QUERY_KEY_SCALE, STREAM_SCALE
 
 _LOUD = 2.0**6
 _UNSCALED_QUERY_KEY_SCALE = 2.0**24  # what T must be where S is 1 (`llama_to_qwen3`)

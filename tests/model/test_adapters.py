@@ -7,7 +7,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
-from harness.references import reference_logits
+from harness.reference.models import reference_logits
 from harness.tiny import TinySpec
 from pruning import PrunePlan, load_pruned
 from tests.model.conftest import Checkpoints

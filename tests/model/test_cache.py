@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import Cache, DynamicCache, StaticCache
 
-from harness.forward import cache_of, with_cache
-from harness.references import identity_reference
+from harness.models.forward import cache_of, with_cache
+from harness.reference.models import identity_reference
+from harness.reference.tolerances import assert_logits_close
 from harness.strategies import plans, tiny_specs
 from harness.tiny import TinySpec
-from harness.tolerances import assert_logits_close
 from pruning import PrunePlan, load_pruned
 from pruning.remote import hollow_modules
 from pruning.remote.hollow_modules import record_tokens

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
-from harness.references import identity_reference, reference_logits, zero_weight_reference
+from harness.reference.models import identity_reference, reference_logits, zero_weight_reference
+from harness.reference.tolerances import assert_logits_close
 from harness.strategies import plans, tiny_specs, token_batches
 from harness.tiny import TinySpec
-from harness.tolerances import assert_logits_close
 from pruning import PrunePlan, load_pruned
 from pruning.remote.modeling_pruned_qwen3 import PrunedQwen3DecoderLayer
 from tests.model.conftest import Checkpoints

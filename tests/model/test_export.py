@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from harness.references import reference_logits
+from harness.reference.models import reference_logits
+from harness.reference.tolerances import assert_logits_close
 from harness.tiny import TinySpec
-from harness.tolerances import assert_logits_close
 from pruning import PrunePlan, load_pruned
 from tests.model.conftest import Checkpoints
 from tests.model.hollow import assert_hollow

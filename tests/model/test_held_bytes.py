@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from benchmarks.held_bytes import predicted_bytes
-from harness.faults.code_edits import edit_foreign
-from harness.faults.code_faults import RESIDENT
-from harness.loading_modes import LoadingMode, loading_modes
-from harness.resident import resident_weight_bytes
+from harness.faults.catalogue.code import RESIDENT
+from harness.faults.planting.code_edits import edit_foreign
+from harness.models.modes import LoadingMode, loading_modes
+from harness.models.resident import resident_weight_bytes
 from harness.strategies import plans, tiny_specs
 from harness.tiny import TinySpec
 from pruning import PrunePlan, load_pruned

@@ -14,9 +14,9 @@ from torch import nn
 from transformers import BitsAndBytesConfig, Qwen3Config
 from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP
 
-from harness.references import identity_reference, reference_logits
+from harness.reference.models import identity_reference, reference_logits
+from harness.reference.tolerances import assert_logits_close
 from harness.tiny import TinySpec
-from harness.tolerances import assert_logits_close
 from pruning import CheckpointError, PrunedQwen3Config, PrunePlan, load_pruned
 from pruning.remote.modeling_pruned_qwen3 import PrunedQwen3DecoderLayer
 from tests.model.conftest import Checkpoints

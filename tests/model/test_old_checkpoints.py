@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForCausalLM
 
-from harness.forward import NEW_CACHE, cached_logits, unpadded
-from harness.references import identity_reference
-from harness.session import fresh_auto_classes
+from harness.models.forward import NEW_CACHE, cached_logits, unpadded
+from harness.models.session import fresh_auto_classes
+from harness.reference.models import identity_reference
 from harness.tiny import TinySpec
 from pruning import PrunePlan, load_pruned, refresh_checkpoint
 from tests.model.conftest import Checkpoints

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from harness.demo import bundled_plan, bundled_prompts
+from harness.cli.demo import bundled_plan, bundled_prompts
 from pruning import PrunePlan, audit_checkpoint, load_pruned, prune_checkpoint
 
 pytestmark = pytest.mark.real_checkpoint

@@ -20,11 +20,11 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from transformers import StaticCache
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention, Qwen3DecoderLayer, Qwen3MLP
 
-from harness.forward import cache_of, with_cache
-from harness.references import identity_reference, reference_logits
+from harness.models.forward import cache_of, with_cache
+from harness.reference.models import identity_reference, reference_logits
+from harness.reference.tolerances import assert_logits_close
 from harness.strategies import plans, tiny_specs
 from harness.tiny import TinySpec
-from harness.tolerances import assert_logits_close
 from pruning import PrunedQwen3Config, PrunedQwen3ForCausalLM, PrunePlan, load_pruned
 from pruning.remote import hollow_modules
 from pruning.remote.hollow_modules import children_of

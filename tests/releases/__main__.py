@@ -20,11 +20,11 @@ from packaging.version import Version
 from rich.console import Console
 from rich.progress import Progress
 
-from harness.cache import default_cache_directory
 from harness.errors import CannotRun
 from harness.releases.index import stable_releases
 from harness.releases.judging import FOLDER
 from harness.releases.overlays import overlay
+from harness.system.cache_directory import default_cache_directory
 from tests.releases.page import page
 
 _ROOT = Path(__file__).parents[2]

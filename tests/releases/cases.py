@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from transformers import Cache, DynamicCache, StaticCache
 
-from harness.forward import TokenBatch, cached_logits, uncached_logits, unpadded
-from harness.generation import generated_steps, with_new_tokens
+from harness.models.forward import TokenBatch, cached_logits, uncached_logits, unpadded
+from harness.models.generation import generated_steps, with_new_tokens
 from harness.tiny import TinySpec, write_tiny_checkpoint
 from pruning import PrunePlan, prune_checkpoint
 

@@ -22,12 +22,12 @@ from hypothesis import strategies as st
 from transformers import BitsAndBytesConfig
 
 from harness.faults import FAULTS, SOUND_VARIANTS, plant
-from harness.judge import check_checkpoint
-from harness.quiet import quiet_libraries
-from harness.references import identity_reference, load_stock, reference_logits, zero_weight_reference
+from harness.judge.judge import check_checkpoint
+from harness.reference.models import identity_reference, load_stock, reference_logits, zero_weight_reference
+from harness.reference.tolerances import assert_logits_close
 from harness.strategies import plans, tiny_specs
+from harness.system.libraries import quiet_libraries
 from harness.tiny import TinySpec
-from harness.tolerances import assert_logits_close
 from pruning import PrunePlan, load_pruned
 
 from .cases import (

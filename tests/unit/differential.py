@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors import SafetensorError, deserialize
 
 from pruning import CheckpointError
-from pruning.shards import read_shard, shard_header
+from pruning.files.shards import read_shard, shard_header
 from tests.unit.either_way import either_way
 
 # What we refuse and the library reads: where it silently drops a part of the header, and what no tensor can be; also

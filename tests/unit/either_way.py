@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TypeVar
 from unittest.mock import patch
 
-from pruning import json_files
+from pruning import untrusted_files as json_files
 
 Result = TypeVar("Result")
 

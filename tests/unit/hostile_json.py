@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 from pruning import PrunePlan, PruningError, audit_checkpoint, prune_checkpoint
+from pruning.files.source import read_source
 from pruning.plan import layer_count
-from pruning.source import read_source
 from tests.unit.checkpoints import read_files, write_checkpoint
 from tests.unit.differential import LONGEST
 from tests.unit.either_way import either_way

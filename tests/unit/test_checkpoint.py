@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pruning
-from pruning import CheckpointError, DestinationError, PlanError, PrunePlan, byte_copy, checkpoint, prune_checkpoint
+from pruning import CheckpointError, DestinationError, PlanError, PrunePlan, prune_checkpoint
+from pruning import prune as checkpoint
 from pruning.families import FAMILIES
+from pruning.writing import byte_copy
 from tests.unit.checkpoints import (
     ELEMENT_BYTES,
     cards,

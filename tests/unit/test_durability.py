@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from pruning import PrunePlan, byte_copy, prune_checkpoint
+from pruning import PrunePlan, prune_checkpoint
+from pruning.writing import byte_copy
 from tests.unit.checkpoints import keys_of_model, write_checkpoint, write_weights
 
 PLAN = PrunePlan(mlp=(0,))

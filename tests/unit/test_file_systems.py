@@ -10,7 +10,7 @@ import pytest
 
 import pruning
 from harness.errors import CannotRun
-from harness.reporting.report import write_text
+from harness.report.report import write_text
 from pruning import DestinationError, PrunePlan, prune_checkpoint
 from tests.file_systems import Mount, mount_read_only
 from tests.harness.command_line import run
@@ -120,7 +120,7 @@ def test_no_home(tmp_path: Path) -> None:
     """`prune` needs no home directory, be it unset, missing or a place where nothing can be written."""
     source = write_checkpoint(tmp_path / "source")
     for number, home in enumerate(["env -u HOME", f"env HOME={tmp_path}/nowhere", "env HOME=/proc"]):
-        code = "import sys\nfrom harness.cli import main\nsys.argv[0] = 'prunecheck'\nmain()"
+        code = "import sys\nfrom harness.cli.main import main\nsys.argv[0] = 'prunecheck'\nmain()"
         command = [
             *home.split(),
             sys.executable,

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pruning import CheckpointError
-from pruning.shards import read_shard
+from pruning.files.shards import read_shard
 from tests.unit.checkpoints import exactly, raw_shard
 from tests.unit.differential import assert_as_the_library
 

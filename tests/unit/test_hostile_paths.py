@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from pruning import CheckpointError, DestinationError, PrunePlan, prune_checkpoint
-from pruning.source import read_source
+from pruning.files.source import read_source
 from tests.harness.command_line import run
 from tests.unit.checkpoints import exactly, raw_shard, read_files, write_checkpoint
 

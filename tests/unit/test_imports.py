@@ -53,7 +53,7 @@ def forbidden_imports(module, source, *, is_package=False):
         forbidden |= {"pruning.state_dict", "pruning.prune_state_dict"}  # the judge has its own matcher of keys
     if packages_of([module]) == {"pruning"}:
         forbidden |= {"harness", "pytest", "_pytest", "hypothesis", "pytest_prunecheck"}
-        runs_the_model = module == "pruning.loader" or module.startswith(
+        runs_the_model = module == "pruning.load" or module.startswith(
             (
                 "pruning.remote.configuration_",
                 "pruning.remote.modeling_",
@@ -63,7 +63,7 @@ def forbidden_imports(module, source, *, is_package=False):
         )
         if not runs_the_model:
             forbidden |= {"torch", "transformers", "safetensors", "accelerate", "numpy"}
-    if module in ("harness.references", "harness.tolerances"):
+    if module in ("harness.reference.models", "harness.reference.tolerances"):
         forbidden |= {"pruning"}  # what judges must not lean on what is judged
     return (names | packages_of(names)) & forbidden
 
@@ -126,21 +126,21 @@ def test_the_walk_finds_the_modules():
         ("pruning.plan", "import harness", {"harness"}),
         ("pruning.plan", "from harness.suite import x", {"harness"}),
         ("pruning.remote.modeling_x", "def f():\n    import pytest", {"pytest"}),
-        ("pruning.loader", "if True:\n    from hypothesis import given as g", {"hypothesis"}),
+        ("pruning.load", "if True:\n    from hypothesis import given as g", {"hypothesis"}),
         ("pruning.plan", "import os, torch.nn as nn", {"torch"}),
-        ("pruning.checkpoint", "def f():\n    class C:\n        from transformers import x", {"transformers"}),
+        ("pruning.prune", "def f():\n    class C:\n        from transformers import x", {"transformers"}),
         ("pruning", "from transformers import x", {"transformers"}),
-        ("pruning.loader", "import torch, transformers", set()),
+        ("pruning.load", "import torch, transformers", set()),
         ("pruning.remote.hollow_modules", "import torch", set()),
         ("pruning.remote.per_layer_skip", "import torch", {"torch"}),
-        ("harness.references", "from pruning.plan import PrunePlan", {"pruning"}),
-        ("harness.tolerances", "def f():\n    import pruning", {"pruning"}),
-        ("harness.references", "import torch, transformers", set()),
+        ("harness.reference.models", "from pruning.plan import PrunePlan", {"pruning"}),
+        ("harness.reference.tolerances", "def f():\n    import pruning", {"pruning"}),
+        ("harness.reference.models", "import torch, transformers", set()),
         ("harness.plugin", "import pruning, pytest, hypothesis", set()),
-        ("harness.session", "from pruning.state_dict import sublayer_of", {"pruning.state_dict"}),
-        ("harness.checks.keys", "def f():\n    from pruning import state_dict", {"pruning.state_dict"}),
-        ("harness.judge", "from pruning import prune_state_dict", {"pruning.prune_state_dict"}),
-        ("harness.subject", "from .sublayer_keys import sublayer_of", set()),
+        ("harness.models.session", "from pruning.state_dict import sublayer_of", {"pruning.state_dict"}),
+        ("harness.checks.stored.keys", "def f():\n    from pruning import state_dict", {"pruning.state_dict"}),
+        ("harness.judge.judge", "from pruning import prune_state_dict", {"pruning.prune_state_dict"}),
+        ("harness.subject.subject", "from .sublayer_keys import sublayer_of", set()),
         ("pruning.plan", "# import harness\n'import torch'", set()),
     ],
 )

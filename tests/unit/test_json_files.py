@@ -4,10 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruning import CheckpointError, PrunePlan, json_files, prune_checkpoint, small_files
-from pruning.json_files import JsonText, read_json
-from pruning.shards import INDEX_FILE
-from pruning.source import read_source
+from pruning import CheckpointError, PrunePlan, prune_checkpoint
+from pruning import untrusted_files as json_files
+from pruning.files import small_files
+from pruning.files.shards import INDEX_FILE
+from pruning.files.source import read_source
+from pruning.untrusted_files import JsonText, read_json
 from tests.unit.checkpoints import exactly, write_checkpoint
 from tests.unit.either_way import AT_ONCE, either_way
 

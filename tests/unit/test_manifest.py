@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pruning import CheckpointError, PrunePlan, audit_checkpoint, prune_checkpoint
-from pruning.json_files import MOST_JSON_BYTES
-from pruning.manifest import MOST_MANIFEST_BYTES, Entry, Manifest, described, manifest_lines, source_identity
-from pruning.shards import Tensor, shard_header
+from pruning.files.manifest import MOST_MANIFEST_BYTES, Entry, Manifest, described, manifest_lines, source_identity
+from pruning.files.shards import Tensor, shard_header
+from pruning.untrusted_files import MOST_JSON_BYTES
 from tests.unit.checkpoints import exactly, read_files, write_checkpoint
 
 MODEL = "model.safetensors"

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pruning import PrunePlan, prune_checkpoint
-from pruning.model_card import HEAD_BYTES, with_section
+from pruning.files.model_card import HEAD_BYTES, with_section
 from tests.unit.checkpoints import CARD_BEGIN, CARD_END, cards, read_files, write_checkpoint
 
 PLAN = PrunePlan(self_attn=(0, 1), mlp=(1,))

@@ -230,7 +230,7 @@ def test_a_file_system_without_hard_links(old: Path, monkeypatch: pytest.MonkeyP
 
 def test_where_names_cannot_be_exchanged(old: Path, present: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without an exchange of names there are two renames: what a kill between them leaves, the next call puts back."""
-    monkeypatch.setattr("pruning.staging.exchange", lambda first, second: False)
+    monkeypatch.setattr("pruning.writing.staging.exchange", lambda first, second: False)
     before = read_files(old)
     rename = Path.rename
 
@@ -241,7 +241,9 @@ def test_where_names_cannot_be_exchanged(old: Path, present: Path, monkeypatch: 
 
     with monkeypatch.context() as planted:
         planted.setattr(Path, "rename", killed)
-        planted.setattr("pruning.staging._put_right", lambda destination: None)  # what a killed process does not do
+        planted.setattr(
+            "pruning.writing.staging._put_right", lambda destination: None
+        )  # what a killed process does not do
         with pytest.raises(KeyboardInterrupt):
             refresh_checkpoint(old)
     assert not old.exists()

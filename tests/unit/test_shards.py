@@ -10,7 +10,7 @@ from safetensors.numpy import save_file as save_numpy
 from safetensors.torch import save_file as save_torch
 
 from pruning import CheckpointError
-from pruning.shards import read_shard, shard_header, shard_names
+from pruning.files.shards import read_shard, shard_header, shard_names
 from tests.unit.checkpoints import exactly, raw_shard
 
 # Any name that JSON in UTF-8 can hold, but for the one the format keeps for itself.

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from pruning import CheckpointError, PrunePlan, prune_checkpoint
-from pruning.source import COMPANIONS, find_checkpoint, read_source, require_prunable
+from pruning.files.source import COMPANIONS, find_checkpoint, read_source, require_prunable
 from tests.unit.checkpoints import (
     exactly,
     keys_of_model,
@@ -410,7 +410,9 @@ def test_a_hub_cache_that_lacks_a_blob(source, tmp_path):
         prune_checkpoint(snapshot, tmp_path / "out", PrunePlan())
 
 
-FIND = "import sys; from pruning.source import find_checkpoint; print(find_checkpoint(sys.argv[1], *sys.argv[2:]))"
+FIND = (
+    "import sys; from pruning.files.source import find_checkpoint; print(find_checkpoint(sys.argv[1], *sys.argv[2:]))"
+)
 
 
 def test_a_hub_id_is_found_in_the_cache(source, tmp_path):

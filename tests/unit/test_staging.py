@@ -10,7 +10,7 @@ import pytest
 
 import pruning
 from pruning import DestinationError
-from pruning.staging import staged_directory
+from pruning.writing.staging import staged_directory
 from tests.unit.checkpoints import exactly, read_files, run_python
 
 
@@ -280,7 +280,7 @@ def test_two_at_once_under_two_names(tmp_path):
 def test_a_live_owner_in_another_process_is_never_swept(tmp_path):
     """The directory that another process is writing stays; once that process is killed, it is swept."""
     code = (
-        "import sys; from pathlib import Path; from pruning.staging import staged_directory\n"
+        "import sys; from pathlib import Path; from pruning.writing.staging import staged_directory\n"
         "with staged_directory(Path(sys.argv[1]), overwrite=False, sync=False) as staging:\n"
         "    (staging / 'file').write_text('theirs'); print('ready', flush=True); sys.stdin.read()\n"
     )

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruning.threads import run_side_by_side
+from pruning.writing.threads import run_side_by_side
 from tests.unit.checkpoints import run_python
 
 # Raises at the first step of the main thread in `run_side_by_side`, then at the second, ... until there are no more; a

@@ -16,7 +16,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import pytest
 import transformers
 
-from harness.cache import default_cache_directory
+from harness.system.cache_directory import default_cache_directory
 from tests.upstream.comparison import EVERY_PART, PASSED, Outcomes, differences
 from tests.upstream.exceptions import EXCEPTIONS
 from tests.upstream.source import fetched_tests

@@ -12,7 +12,7 @@ from harness.bench.page import benchmark_page
 from harness.bench.record import Benchmark
 from harness.bench.run import benchmark_checkpoint
 from harness.faults import foreign_checkpoint
-from harness.session import Session
+from harness.models.session import Session
 from pruning import PrunePlan
 from tests.harness.bench.records import benchmark_of, size
 from tests.harness.command_line import run
@@ -144,7 +144,7 @@ def test_bench_that_cannot_run(
     def load(*_: object) -> None:
         raise AssertionError("a model is loaded")
 
-    monkeypatch.setattr("harness.bench.load_process.FreshLoads.load", load)
+    monkeypatch.setattr("harness.bench.fresh_process.FreshLoads.load", load)
     foreign_checkpoint(pair[1], tmp_path / "foreign")
     shutil.copytree(pair[1], tmp_path / "lost")
     (tmp_path / "lost" / "model.safetensors").unlink()

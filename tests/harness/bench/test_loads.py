@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from harness import CannotRun
-from harness.bench.load_process import FreshLoads
-from harness.faults.code_edits import edit_foreign
-from harness.loading_modes import LoadingMode
-from harness.subject import Subject, read_subject
+from harness.bench.fresh_process import FreshLoads
+from harness.faults.planting.code_edits import edit_foreign
+from harness.models.modes import LoadingMode
+from harness.subject.subject import Subject, read_subject
 from harness.tiny import TinySpec
 
 pytestmark = pytest.mark.newest

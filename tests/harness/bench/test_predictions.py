@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache, Qwen3Config, Qwen3ForCausalLM
 
-from harness.bench.inference import cache_bytes as measured_cache_bytes
-from harness.bench.predictions import (
+from harness.bench.cost_model import (
     NOTHING_PRUNED,
     cache_bytes,
     head_weights,
@@ -19,7 +18,8 @@ from harness.bench.predictions import (
     step_bytes,
     visible_pairs,
 )
-from harness.forward import with_cache
+from harness.bench.inference import cache_bytes as measured_cache_bytes
+from harness.models.forward import with_cache
 from harness.strategies import plans, tiny_specs
 from harness.tiny import config_dict
 from pruning import PrunedQwen3ForCausalLM, PrunePlan

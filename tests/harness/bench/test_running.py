@@ -7,14 +7,14 @@ import pytest
 
 from harness.bench.disk import stored_costs
 from harness.bench.record import Measurement
-from harness.bench.running import Workload, running_costs
-from harness.faults.code_edits import edit_foreign
-from harness.faults.code_faults import RESIDENT
-from harness.faults.foreign import foreign_checkpoint
-from harness.faults.weight_faults import keep_pruned_keys
-from harness.loading_modes import LoadingMode
-from harness.session import Session
-from harness.subject import Subject, read_subject
+from harness.bench.run_costs import Workload, running_costs
+from harness.faults.catalogue.code import RESIDENT
+from harness.faults.catalogue.weights import keep_pruned_keys
+from harness.faults.planting.code_edits import edit_foreign
+from harness.faults.planting.modeling_files import foreign_checkpoint
+from harness.models.modes import LoadingMode
+from harness.models.session import Session
+from harness.subject.subject import Subject, read_subject
 from harness.tiny import TinySpec
 from pruning import PrunePlan
 

@@ -10,7 +10,7 @@ from hypothesis import assume
 from hypothesis import strategies as st
 
 from harness.faults import Fault
-from harness.judge import check_checkpoint
+from harness.judge.judge import check_checkpoint
 from harness.strategies import SpecBounds, checkpoints
 from harness.tiny import write_tiny_checkpoint
 from pruning import prune_checkpoint

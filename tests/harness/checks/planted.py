@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.faults.checkpoint_files import copy_checkpoint, edit_tensors
-from harness.faults.code_edits import edit_foreign
-from harness.faults.loading import plant_and_load
+from harness.faults.planting.checkpoint_files import copy_checkpoint, edit_tensors
+from harness.faults.planting.code_edits import edit_foreign
+from harness.faults.planting.loading import plant_and_load
 from pruning import load_pruned
 
 NORM = "model.norm.weight"

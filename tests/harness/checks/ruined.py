@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from harness.faults.checkpoint_files import edit_tensors
-from harness.text_generation import text_prompts
+from harness.faults.planting.checkpoint_files import edit_tensors
+from harness.text.generation import text_prompts
 from harness.tiny import TinySpec, write_tiny_checkpoint
 from tests.harness.checks.cases import write_tokenizer
 

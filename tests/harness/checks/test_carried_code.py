@@ -13,10 +13,10 @@ from transformers import AutoModelForCausalLM
 from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer
 
 import pruning
-from harness.faults.checkpoint_files import drop_keys
-from harness.judge import check_model
-from harness.reporting.report import Report
-from harness.session import fresh_auto_classes
+from harness.faults.planting.checkpoint_files import drop_keys
+from harness.judge.judge import check_model
+from harness.models.session import fresh_auto_classes
+from harness.report.report import Report
 from pruning import load_pruned, refresh_checkpoint
 from pruning.released_code import ReleasedFile, released_files
 from tests.harness.checks.cases import Case, judge, record, told

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from harness.conformance import checks
 from harness.faults import FAULTS, Fault
-from harness.faults.code_edits import edit_foreign
-from harness.faults.loading import layers_on_disk
-from harness.loading_modes import LoadingMode
-from harness.quiet import quiet_libraries
-from harness.reporting.report import Report
+from harness.faults.planting.code_edits import edit_foreign
+from harness.faults.planting.loading import layers_on_disk
+from harness.judge.all_checks import checks
+from harness.models.modes import LoadingMode
+from harness.report.report import Report
+from harness.system.libraries import quiet_libraries
 from pruning import PrunePlan, load_pruned, prune_checkpoint
 from tests.harness.checks.cases import Case, judge, judge_model, judge_mutation, record, suitable_case, told
 from tests.harness.checks.planted import (
@@ -144,7 +144,7 @@ def test_a_pruner_that_changes_bytes(
         prune_checkpoint(source, tmp_path / "well", plan, **options)
         one_bit_flipped(tmp_path / "well", destination)
 
-    monkeypatch.setattr("harness.checks.round_trip.prune_checkpoint", prune_badly)
+    monkeypatch.setattr("harness.checks.loaded.round_trip.prune_checkpoint", prune_badly)
     report = judge(case("tied"), keyword="stored.prune-again")
     assert report.checks[0].outcome == "failed"
     assert report.checks[0].reason is not None

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from harness.errors import CannotRun
-from harness.faults.checkpoint_files import copy_checkpoint, edit_config, edit_json
-from harness.reporting.junit import junit_xml
-from harness.reporting.report import Report
-from harness.reporting.report_view import print_report
-from harness.scan.run import scan_checkpoint
-from harness.text_files import read_json
+from harness.faults.planting.checkpoint_files import copy_checkpoint, edit_config, edit_json
+from harness.planning.scan.run import scan_checkpoint
+from harness.report.junit import junit_xml
+from harness.report.report import Report
+from harness.report.report_view import print_report
+from harness.subject.untrusted_files import read_json
 from tests.harness.checks.cases import PLAIN, Case, judge, record, told
 from tests.unit.checkpoints import exactly, raw_shard
 from tests.unit.test_source import as_hub_cache
@@ -250,7 +250,7 @@ def test_a_chat_template_without_end(
     where: str, case: Callable[[str], Case], hostile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A chat template that computes for days is stopped, and told: a fault, or, where it is the base's, a finding."""
-    monkeypatch.setattr("harness.chat_templates.MOST_SECONDS", 0.2)
+    monkeypatch.setattr("harness.text.chat_templates.MOST_SECONDS", 0.2)
     copy_checkpoint(case("tied").base, tmp_path / "base")
     for root in [hostile, *([tmp_path / "base"] if where == "both" else [])]:
         edit_json(root / "tokenizer_config.json", lambda content: content.update(chat_template=ENDLESS))

@@ -8,11 +8,11 @@ import pytest
 
 from harness.errors import CannotRun
 from harness.faults import foreign_checkpoint
-from harness.faults.checkpoint_files import copy_checkpoint
-from harness.loading_modes import LoadingMode
-from harness.quiet import quiet_libraries
-from harness.references import load_stock
-from harness.reporting.report import Report
+from harness.faults.planting.checkpoint_files import copy_checkpoint
+from harness.models.modes import LoadingMode
+from harness.reference.models import load_stock
+from harness.report.report import Report
+from harness.system.libraries import quiet_libraries
 from tests.harness.checks.cases import Case, judge, record, write_tokenizer
 from tests.harness.checks.planted import layer_2_is_louder
 
@@ -89,7 +89,7 @@ def test_mode_that_is_missing_here(case: Callable[[str], Case], monkeypatch: pyt
 
 def test_missing_quantiser(case: Callable[[str], Case], monkeypatch: pytest.MonkeyPatch) -> None:
     """Without bitsandbytes the quantised modes say that it is not installed."""
-    monkeypatch.setattr("harness.loading_modes.find_spec", lambda name: None)
+    monkeypatch.setattr("harness.models.modes.find_spec", lambda name: None)
     report = judge(case("tied"), dtype=(), quantisation=("4bit",), keyword="4bit")
     assert reason(report) == "bitsandbytes is not installed"
 

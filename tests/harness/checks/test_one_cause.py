@@ -13,9 +13,9 @@ import transformers
 from packaging.version import Version
 from transformers import Cache
 
-from harness.faults.code_edits import edit_foreign
-from harness.faults.loading import plant_and_load
-from harness.quiet import quiet_libraries
+from harness.faults.planting.code_edits import edit_foreign
+from harness.faults.planting.loading import plant_and_load
+from harness.system.libraries import quiet_libraries
 from tests.harness.checks.cases import WITHOUT_TEXT, Case, judge, judge_model, record, told
 from tests.harness.checks.wrong_code import RENAMED, RIGHT, UNFILLED_BUFFER, WRONG
 

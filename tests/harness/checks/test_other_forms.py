@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from harness.faults import foreign_checkpoint
-from harness.faults.checkpoint_files import (
+from harness.faults.planting.checkpoint_files import (
     CONFIG,
     INDEX,
     MANIFEST,
@@ -23,10 +23,10 @@ from harness.faults.checkpoint_files import (
     plan_of,
     weight_files,
 )
-from harness.faults.code_edits import edit_file, edit_foreign
-from harness.faults.foreign import FOREIGN_FILE
-from harness.faults.loading import from_own_code
-from harness.judge import check_model
+from harness.faults.planting.code_edits import edit_file, edit_foreign
+from harness.faults.planting.loading import from_own_code
+from harness.faults.planting.modeling_files import FOREIGN_FILE
+from harness.judge.judge import check_model
 from pruning import load_pruned
 from tests.harness.checks.cases import Case, judge, told
 
@@ -286,7 +286,7 @@ def test_stock_model_that_is_pruned_in_memory_is_sound(case: Callable[[str], Cas
 
 def pruned_in_memory(case: Case) -> Any:
     """Load the base by the stock class, and let its layers skip what the plan prunes."""
-    from harness.references import identity_reference
+    from harness.reference.models import identity_reference
 
     self_attn, mlp = plan_of(json.loads((case.sound / CONFIG).read_text()))
     return identity_reference(case.base, self_attn, mlp, dtype=torch.float32)
@@ -294,7 +294,7 @@ def pruned_in_memory(case: Case) -> Any:
 
 def test_error_of_a_check_costs_that_check_alone(case: Callable[[str], Case], monkeypatch: pytest.MonkeyPatch) -> None:
     """A check that raises is an error with the traceback's last line, so that the verdict is no more than undecided."""
-    monkeypatch.setattr("harness.checks.keys._shape_faults", lambda subject: 1 / 0)
+    monkeypatch.setattr("harness.checks.stored.keys._shape_faults", lambda subject: 1 / 0)
     report = judge(case("tied"), keyword="stored.keys or stored.files")
     (record,) = (each for each in report.checks if each.name == "stored.keys")
     assert (record.outcome, record.reason) == ("error", "ZeroDivisionError: division by zero")

@@ -9,10 +9,10 @@ import torch
 from transformers import Cache
 from transformers.models.qwen3 import modeling_qwen3
 
-from harness import references
-from harness.judge import check_checkpoint
-from harness.reporting.report import Report
-from harness.session import Session
+from harness.judge.judge import check_checkpoint
+from harness.models.session import Session
+from harness.reference import models as references
+from harness.report.report import Report
 from tests.harness.checks.cases import Case
 
 pytestmark = pytest.mark.outermost

@@ -9,11 +9,11 @@ import pytest
 from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
 from transformers import AutoTokenizer
 
-from harness.checks.generation_settings import GENERATION_FILE
-from harness.faults.checkpoint_files import copy_checkpoint, edit_config, edit_json, read_json, write_json
-from harness.quiet import quiet_libraries
-from harness.reporting.report import Report
-from harness.stock import stock_config_object
+from harness.checks.stored.generation_settings import GENERATION_FILE
+from harness.faults.planting.checkpoint_files import copy_checkpoint, edit_config, edit_json, read_json, write_json
+from harness.report.report import Report
+from harness.subject.stock import stock_config_object
+from harness.system.libraries import quiet_libraries
 from pruning import PrunePlan, load_pruned, prune_checkpoint
 from tests.harness.checks.cases import Case, judge, judge_model, record, told
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from harness.faults.checkpoint_files import copy_checkpoint, edit_config, edit_tensors, weight_files
+from harness.faults.planting.checkpoint_files import copy_checkpoint, edit_config, edit_tensors, weight_files
 from pruning import PrunePlan, prune_checkpoint
 from tests.harness.checks.cases import Case, judge, record, told
 from tests.harness.checks.planted import change_tensor, one_bit_flipped, one_nan

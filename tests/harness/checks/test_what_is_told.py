@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from harness.faults import FAULTS
-from harness.faults.code_edits import edit_foreign
-from harness.reporting.divergence import divergences
+from harness.faults.planting.code_edits import edit_foreign
+from harness.report.divergence import divergences
 from pruning import load_pruned
 from tests.harness.checks.cases import Case, judge, judge_model, judge_mutation
 from tests.harness.checks.planted import layer_2_is_louder, one_bit_flipped, one_nan

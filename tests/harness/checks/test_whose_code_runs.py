@@ -13,7 +13,7 @@ import transformers.modeling_utils
 
 from harness.errors import CannotRun
 from harness.faults import foreign_checkpoint
-from harness.faults.checkpoint_files import copy_checkpoint, edit_config, edit_json
+from harness.faults.planting.checkpoint_files import copy_checkpoint, edit_config, edit_json
 from pruning import CheckpointError, load_pruned
 from tests.harness.checks.cases import Case, judge, record, told
 from tests.harness.command_line import run

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.faults import FAULTS
-from harness.faults.checkpoint_files import edit_json
+from harness.faults.planting.checkpoint_files import edit_json
 from tests.harness.checks.cases import Case, judge, judge_mutation, record, suitable_case, told
 from tests.harness.checks.planted import layer_2_is_louder, one_bit_flipped
 

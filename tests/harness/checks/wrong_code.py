@@ -1,6 +1,6 @@
 """Modeling code that is wrong in one way each, or odd and right, as edits of the foreign modeling file."""
 
-from harness.faults.code_edits import Edit
+from harness.faults.planting.code_edits import Edit
 
 _END = "        return hidden_states\n\n    def fill_cache"
 _DELETED = "        if self.skip_attention:\n            del self.self_attn\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.quiet import quiet_libraries
+from harness.system.libraries import quiet_libraries
 from harness.tiny import TinySpec, write_tiny_checkpoint
 from pruning import PrunePlan, prune_checkpoint
 from tests.harness.faults.observing import Case

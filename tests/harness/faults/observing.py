@@ -11,11 +11,11 @@ import torch
 from transformers import DynamicCache, PreTrainedModel, StaticCache
 
 from harness.faults import Fault, SoundVariant
-from harness.faults.checkpoint_files import config_of
-from harness.faults.loading import from_auto, from_own_code, scratch_checkpoint
-from harness.forward import with_cache
-from harness.references import identity_reference
-from harness.tolerances import assert_logits_close
+from harness.faults.planting.checkpoint_files import config_of
+from harness.faults.planting.loading import from_auto, from_own_code, scratch_checkpoint
+from harness.models.forward import with_cache
+from harness.reference.models import identity_reference
+from harness.reference.tolerances import assert_logits_close
 from pruning import PrunePlan
 
 IDS = torch.randint(3, 64, (2, 14), generator=torch.Generator().manual_seed(0))

@@ -6,7 +6,7 @@ import pytest
 
 from harness.errors import CannotRun
 from harness.faults import FAULTS, SOUND_VARIANTS, plant
-from harness.faults.checkpoint_files import config_of
+from harness.faults.planting.checkpoint_files import config_of
 from tests.harness.faults.conftest import SPECS
 
 FAMILIES = {
@@ -106,7 +106,7 @@ def test_plant_refuses_in_one_line(case, tmp_path):
 
 def test_plant_leaves_nothing_behind_when_it_fails(case, tmp_path, monkeypatch):
     """Where planting itself fails, the destination is gone again."""
-    monkeypatch.setattr("harness.faults.weight_faults.edit_tensors", lambda *args: 1 / 0)
+    monkeypatch.setattr("harness.faults.catalogue.weights.edit_tensors", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         plant("wrapper-prefix", case("full").sound, tmp_path / "new")
     assert not (tmp_path / "new").exists()

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from harness.faults import foreign_checkpoint
-from harness.faults.checkpoint_files import all_tensors, config_of
-from harness.faults.loading import from_own_code, scratch_checkpoint
-from harness.references import identity_reference
+from harness.faults.planting.checkpoint_files import all_tensors, config_of
+from harness.faults.planting.loading import from_own_code, scratch_checkpoint
+from harness.reference.models import identity_reference
 from harness.tiny import TinySpec, write_tiny_checkpoint
 from pruning import PrunePlan, prune_checkpoint
 from tests.harness.faults.observing import EVERY_TOKEN, LEFT_PADDED, assert_same, cached, uncached

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from harness.faults import FAULTS, plant
-from harness.faults.checkpoint_files import config_of, copy_checkpoint
-from harness.faults.load_faults import scale_activations
-from harness.faults.loading import in_4bit, layers_on_disk, scratch_checkpoint
+from harness.faults.catalogue.load import scale_activations
+from harness.faults.planting.checkpoint_files import config_of, copy_checkpoint
+from harness.faults.planting.loading import in_4bit, layers_on_disk, scratch_checkpoint
 from tests.harness.faults.observing import (
     EVERY_TOKEN,
     IDS,

@@ -17,7 +17,7 @@ from harness.releases.judging import Judge, Listener, Request
 from harness.releases.page import bisection_page
 from harness.releases.record import Bisection, SetRecord
 from harness.releases.view import print_bisection
-from harness.reporting.report import EXIT_CODES
+from harness.report.report import EXIT_CODES
 from tests.harness.command_line import run
 from tests.harness.releases.packages import FakeJudge, Index, report
 from tests.harness.reports import failed, passed, printed, report_of

@@ -13,7 +13,7 @@ import pytest
 
 from harness.releases import judging
 from harness.releases.judging import Listener, Request, judge_set
-from harness.signals import Ended
+from harness.system.signals import Ended
 from tests.harness.releases.packages import Index
 
 pytestmark = pytest.mark.newest

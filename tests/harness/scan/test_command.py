@@ -13,14 +13,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.quiet import quiet_libraries
-from harness.references import load_stock, reference_logits, without_sublayers
-from harness.scan.journal import JOURNAL_FILE, opened
-from harness.scan.loading import weights_digest
-from harness.scan.record import Scan
-from harness.scan.run import scan_checkpoint
+from harness.planning.scan.record import Scan
+from harness.planning.scan.run import scan_checkpoint
+from harness.planning.sweep.journal import JOURNAL_FILE, opened
+from harness.planning.sweep.model import weights_digest
+from harness.reference.models import load_stock, reference_logits, without_sublayers
+from harness.system.libraries import quiet_libraries
 from pruning import PrunePlan, prune_checkpoint
-from pruning.source import read_source
+from pruning.files.source import read_source
 from tests.harness.command_line import run
 from tests.harness.scan.scanned import scannable, write_text
 
@@ -66,7 +66,7 @@ def test_scan(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd
     def load(*_: object) -> None:
         raise AssertionError("the model is loaded")
 
-    monkeypatch.setattr("harness.scan.run.load_model", load)
+    monkeypatch.setattr("harness.planning.scan.run.load_model", load)
     assert run(monkeypatch, *command) == 0
     assert measured(Scan.from_file(tmp_path / "out" / "scan.json")) == measured(scan)
 
@@ -151,7 +151,7 @@ def test_killed_and_called_again(base: Path, tmp_path: Path, share: float) -> No
     options: dict[str, Any] = {"texts": [text], "tokens": 5 * 16, "metrics": ("nll", "update", "angular")}
     if not out.exists():
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("harness.scan.text.WINDOW", 16)
+            patch.setattr("harness.planning.sweep.calibration_text.WINDOW", 16)
             scan_checkpoint(base, out=out, **options)
     whole = (out / JOURNAL_FILE).read_bytes()
     expected = Scan.from_file(out / "scan.json")
@@ -159,7 +159,7 @@ def test_killed_and_called_again(base: Path, tmp_path: Path, share: float) -> No
     header = whole.index(b"\n") + 1
     (out / JOURNAL_FILE).write_bytes(whole[: header + int(share * (len(whole) - header))])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("harness.scan.text.WINDOW", 16)
+        patch.setattr("harness.planning.sweep.calibration_text.WINDOW", 16)
         assert measured(scan_checkpoint(base, out=out, **options)) == measured(expected)
     assert (out / JOURNAL_FILE).read_bytes() == whole
 
@@ -170,7 +170,7 @@ def test_killed_in_earnest(base: Path, tmp_path: Path) -> None:
     killed = (
         "import os, signal\n"
         "from pathlib import Path\n"
-        "from harness.scan import run\n"
+        "from harness.planning.scan import run\n"
         "measured, calls = run._measured, []\n"
         "def die(*given):\n"
         "    calls.append(given)\n"
@@ -203,7 +203,7 @@ def test_pruned_and_offloaded(base: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert names == ["self_attn 2", "mlp 0", "mlp 2", "layer 0", "layer 2"]
     by_name = {each.name: each.values for each in plain.contributions}
     assert by_name["layer 0"]["nll"] == by_name["mlp 0"]["nll"]
-    monkeypatch.setattr("harness.scan.loading.available_bytes", lambda: 1000)
+    monkeypatch.setattr("harness.planning.sweep.model.available_bytes", lambda: 1000)
     offloaded = scan_checkpoint(tmp_path / "pruned", out=tmp_path / "disk", texts=[text])
     assert offloaded.mode == "disk-all-float32"
     for left, right in zip(plain.contributions, offloaded.contributions, strict=True):
@@ -221,7 +221,7 @@ def test_without_matplotlib(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Where matplotlib is not installed one line says so, and all else is there."""
-    monkeypatch.setattr("harness.scan.plot.find_spec", lambda name: None)
+    monkeypatch.setattr("harness.planning.scan.plot.find_spec", lambda name: None)
     assert run(monkeypatch, "scan", base, "--out", tmp_path / "out", "--tokens", "8", "--metric", "influence") == 0
     out = capsys.readouterr().out
     assert f"no pictures are drawn into {tmp_path}/out: matplotlib is not installed; pip install" in out

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from harness.errors import CannotRun
-from harness.loading_modes import LoadingMode
-from harness.quiet import quiet_libraries
-from harness.references import load_stock, reference_logits, without_sublayers
-from harness.scan.evaluation import Evaluator
-from harness.scan.predictions import Outcome
+from harness.models.modes import LoadingMode
+from harness.planning.sweep.evaluation import Evaluator
+from harness.planning.sweep.outcomes import Outcome
+from harness.reference.models import load_stock, reference_logits, without_sublayers
+from harness.reference.tolerances import tolerance
 from harness.strategies import plans, tiny_specs, token_batches
+from harness.system.libraries import quiet_libraries
 from harness.tiny import TinySpec, write_tiny_checkpoint
-from harness.tolerances import tolerance
 from pruning import PrunePlan, load_pruned, prune_checkpoint
 
 
@@ -108,7 +108,7 @@ def test_wherever_the_weights_lie(tmp_path: Path, place: str) -> None:
 
 def test_what_is_brought_in_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sweep reads the weights of each layer from the disk once, however many batches its removals make."""
-    monkeypatch.setattr("harness.scan.evaluation._TOKENS_AT_ONCE", 9)
+    monkeypatch.setattr("harness.planning.sweep.evaluation._TOKENS_AT_ONCE", 9)
     spec = TinySpec(layers=3)
     base = write_tiny_checkpoint(spec, tmp_path / "base")
     with quiet_libraries():

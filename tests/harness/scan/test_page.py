@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.scan.page import scan_page
-from harness.scan.record import Scan
+from harness.planning.scan.page import scan_page
+from harness.planning.scan.record import Scan
 from harness.tiny import TinySpec
 from pruning import PrunePlan
 from tests.harness.checks.cases import write_tokenizer

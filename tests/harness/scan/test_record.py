@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from harness.scan.plot import write_pictures
-from harness.scan.record import METRICS, Contribution, Distance, Estimate, Scan, Window, estimate
-from harness.scan.view import print_scan
+from harness.planning.scan.plot import write_pictures
+from harness.planning.scan.record import METRICS, Contribution, Distance, Estimate, Scan, Window, estimate
+from harness.planning.scan.view import print_scan
 
 pytestmark = pytest.mark.newest
 

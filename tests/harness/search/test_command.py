@@ -9,12 +9,12 @@ import torch
 from tokenizers import Tokenizer
 
 from harness.errors import CannotRun
-from harness.quiet import quiet_libraries
-from harness.references import load_stock, reference_logits, without_sublayers
-from harness.scan.journal import JOURNAL_FILE
-from harness.search.page import search_page
-from harness.search.record import Search
-from harness.search.run import search_plan
+from harness.planning.search.page import search_page
+from harness.planning.search.record import Search
+from harness.planning.search.run import search_plan
+from harness.planning.sweep.journal import JOURNAL_FILE
+from harness.reference.models import load_stock, reference_logits, without_sublayers
+from harness.system.libraries import quiet_libraries
 from pruning import PrunePlan, prune_checkpoint
 from tests.harness.command_line import run
 from tests.harness.scan.scanned import scannable, write_text

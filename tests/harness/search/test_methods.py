@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.search.methods import Budget, Values, mean, search
+from harness.planning.search.methods import Budget, Values, mean, search
 from pruning import PrunePlan
 
 pytestmark = pytest.mark.newest

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from harness.quiet import quiet_libraries
-from harness.references import load_stock
-from harness.scan.evaluation import Evaluator
-from harness.scan.loading import load_tokenizer
-from harness.scan.text import bundled_texts, cut
-from harness.search.run import search_plan
+from harness.planning.search.run import search_plan
+from harness.planning.sweep.calibration_text import bundled_texts, cut
+from harness.planning.sweep.evaluation import Evaluator
+from harness.planning.sweep.model import load_tokenizer
+from harness.reference.models import load_stock
+from harness.system.libraries import quiet_libraries
 from pruning import PrunePlan
+from pruning.files.source import read_source
 from pruning.plan import SUBLAYERS
-from pruning.source import read_source
 
 DROP = 8  # as in the README; while two or three are gone, all rankings come to about the same
 TOKENS = 1024  # the command's default: the first window of each text

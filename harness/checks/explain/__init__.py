@@ -1,0 +1,1 @@
+"""Which cause explains a difference."""

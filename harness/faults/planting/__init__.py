@@ -1,0 +1,1 @@
+"""How a fault is put into a checkpoint, a load or a process."""

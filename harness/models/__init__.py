@@ -1,0 +1,1 @@
+"""Running and looking into loaded models."""

@@ -1,0 +1,1 @@
+"""What removing each sub-layer alone costs."""

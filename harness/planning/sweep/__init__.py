@@ -1,0 +1,1 @@
+"""Measure a model with sub-layers taken out, one after another."""

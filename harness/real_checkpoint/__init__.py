@@ -1,0 +1,1 @@
+"""The real checkpoint: fetched once, converted, kept."""

@@ -1,0 +1,1 @@
+"""How the pruned model should compute, without `pruning`."""

@@ -1,1 +1,0 @@
-"""Which sub-layers matter: what removing each does, and what each does while it runs."""

@@ -1,0 +1,1 @@
+"""The checkpoint that is judged: read, never run."""

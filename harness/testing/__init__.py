@@ -1,0 +1,1 @@
+"""For people's own tests."""
