@@ -15,8 +15,10 @@ from rich.table import Table
 from harness.report.terminal import plain, section, stdout_console
 from pruning import PrunePlan
 
-from .record import Benchmark, Measurement
-from .view import percent, speed_spread
+from .measurement import Measurement
+from .record import Benchmark
+from .view import speed_spread
+from .words import percent
 
 _NOTICEABLE: Final = 0.02
 """The least change of a share that is told of, beyond the uncertainty; of what is counted, every change is."""

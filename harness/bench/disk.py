@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.subject.stored import StoredCheckpoint, unloaded_files
 from harness.subject.subject import Subject
 
-from .record import Measurement, Prediction, counted
+from .measurement import Measurement, Prediction, counted
 
 
 def stored_costs(subject: Subject) -> tuple[Measurement, ...]:

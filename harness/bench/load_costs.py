@@ -11,7 +11,7 @@ from harness.subject.subject import Subject
 
 from .disk import stored_bytes
 from .fresh_process import FreshLoads, Load, Which
-from .record import Measurement, Prediction, Unit
+from .measurement import Measurement, Prediction, Unit
 
 TURN: tuple[Which, Which] = ("base", "pruned")
 

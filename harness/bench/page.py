@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from harness.report.page import page, plan_strip
 from pruning import PrunePlan
 
+from .measurement import Measurement
 from .plot import benchmark_picture, plotted
-from .record import Benchmark, Measurement
-from .view import COLUMNS, EXPLANATION, SPEED, arrived, cells, facts, percent, rates, setting_text, speed_is_noisy
+from .record import Benchmark
+from .view import COLUMNS, EXPLANATION, SPEED, cells, facts, rates, speed_is_noisy
+from .words import arrived, percent, setting_text
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import CannotRun
+from harness.report.files import require_writable
 from harness.report.pictures import MISSING, PAGE_WIDTH, Picture, drawing, picture, save
-from harness.report.report import require_writable
 from harness.report.terminal import visible
 from pruning import PrunePlan
 
-from .record import Benchmark, Measurement
+from .measurement import Measurement
+from .record import Benchmark
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -17,7 +17,7 @@ from pruning.plan import SUBLAYERS
 
 from .cost_model import NOTHING_PRUNED, cache_bytes, multiply_adds, step_bytes
 from .inference import Generation, clock_tick, static_cache_bytes, timed_generation
-from .record import Measurement, Prediction, counted
+from .measurement import Measurement, Prediction, counted
 
 PREFILL, DECODE = "time to first token", "decode, a step"
 

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
-from harness.report.notebook import Summary, plan_text
 from harness.report.terminal import pairs, plain, section, stdout_console
 from pruning import PrunePlan
 
-from .record import Benchmark, Measurement, Quantity
+from .measurement import Measurement
+from .record import Benchmark
+from .words import arrived, percent, planned, quantity, setting_text
 
-_UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 SPEED = "machine's speed"
 COLUMNS = ("cost", "base", "pruned", "gone", "single runs", "plan: bytes", "plan: multiply-adds", "arrived")
 EXPLANATION = (
@@ -58,35 +58,14 @@ def costs_table(measurements: Sequence[Measurement]) -> Table:
     return table
 
 
-def benchmark_summary(benchmark: Benchmark) -> Summary:
-    """Return what a notebook shows of a benchmark: what is gone of each cost that is predicted; in HTML every cost."""
-    ways = sum(mode.skipped is None for mode in benchmark.modes)
-    facts = [
-        ("checkpoint", benchmark.checkpoint),
-        ("base", benchmark.base),
-        ("plan", plan_text(benchmark.plan)),
-        *((mode.name, f"not measured: {mode.skipped}") for mode in benchmark.modes if mode.skipped is not None),
-    ]
-    rows = []
-    for (mode, label), each in benchmark.measurements().items():
-        place, came = f"{mode or 'on disk'}, {label}", arrived(each)
-        if each.predictions:
-            gone = f"gone {percent(each.removed)}, predicted {percent(each.predictions[0].removed)}"
-            facts.append((place, f"{gone}, arrived {came}" if came else gone))
-        values = [quantity(statistics.median(runs), each.unit) for runs in (each.base, each.pruned)]
-        rows.append([place, *values, percent(each.removed), _planned(each, "bytes"), came])
-    title = f"what pruning saves in {ways} way{'' if ways == 1 else 's'} of loading"
-    return Summary(title, facts, ("cost", "base", "pruned", "gone", "plan: bytes", "arrived"), rows)
-
-
 def cells(measurement: Measurement) -> tuple[str, ...]:
     """Return what stands beside a cost's name, in the order of `COLUMNS`."""
     return (
         *(quantity(statistics.median(runs), measurement.unit) for runs in (measurement.base, measurement.pruned)),
         percent(measurement.removed),
         _range(measurement),
-        _planned(measurement, "bytes"),
-        _planned(measurement, "multiply-adds"),
+        planned(measurement, "bytes"),
+        planned(measurement, "multiply-adds"),
         arrived(measurement),
     )
 
@@ -96,36 +75,6 @@ def rates(measurement: Measurement) -> tuple[str, ...]:
     if measurement.tokens is None:
         return ()
     return tuple(_rate(measurement.tokens, runs) for runs in (measurement.base, measurement.pruned))
-
-
-def setting_text(setting: Mapping[str, int]) -> str:
-    """Return the circumstances of a measurement: `batch 1, prompt tokens 128`."""
-    return ", ".join(f"{name} {value}" for name, value in setting.items())
-
-
-def percent(share: float | None) -> str:
-    """Return a share as people read it; nothing for None."""
-    return "" if share is None else f"{share:.1%}"
-
-
-def arrived(measurement: Measurement) -> str:
-    """Return how much of the predicted gain arrived: "unclear" where that is not known to half of it."""
-    share, uncertainty = measurement.arrived, measurement.uncertainty
-    if share is None or measurement.removed is None:
-        return ""
-    if uncertainty is not None and measurement.removed + uncertainty <= 0:
-        return "nothing"
-    planned = measurement.predictions[0].removed
-    if uncertainty is None or uncertainty > planned / 2:
-        return "unclear"
-    return f"{share:.0%}" if measurement.is_counted else f"{share:.0%} ± {uncertainty / planned:.0%}"
-
-
-def quantity(value: float, unit: str) -> str:
-    """Return bytes or seconds with a unit that suits their size."""
-    if unit == "s":
-        return f"{value:.2f} s" if value >= 1 else f"{value * 1e3:.1f} ms"
-    return next((f"{value / size:.2f} {name}" for size, name in _UNITS if abs(value) >= size), f"{value:.0f} B")
 
 
 def speed_spread(benchmark: Benchmark) -> float | None:
@@ -178,10 +127,6 @@ def _range(measurement: Measurement) -> str:
         return ""
     low, high = measurement.removed_range
     return f"{low:.1%} to {high:.1%}"
-
-
-def _planned(measurement: Measurement, name: Quantity) -> str:
-    return next((percent(each.removed) for each in measurement.predictions if each.quantity == name), "")
 
 
 def _skipped(benchmark: Benchmark) -> Iterator[RenderableType]:

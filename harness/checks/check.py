@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.models.modes import LoadingMode
-from harness.report.report import FoundFault
+from harness.report.outcomes import FoundFault
 
 Numbers = Mapping[str, float] | None
 

@@ -53,7 +53,7 @@ def bench(
     measured; 2: nothing could be. `prunecheck compare` compares two files that --json wrote.
     """
     from harness.bench.plot import require_plottable, write_plot
-    from harness.report.report import require_writable, write_text
+    from harness.report.files import require_writable, write_text
     from harness.subject.untrusted_files import checkpoint_directory
     from pruning import PrunePlan
 

@@ -22,7 +22,7 @@ from harness.real_checkpoint.cache import real_checkpoint_path
 from harness.reference.models import identity_reference, reference_logits, zero_weight_reference
 from harness.reference.stored_bytes import differing_tensor
 from harness.reference.tolerances import tolerance
-from harness.report.report import Verdict
+from harness.report.outcomes import Verdict
 from harness.system.crashes import last_line, whole_traceback
 from harness.system.libraries import quiet_libraries
 from harness.system.scratch import scratch_folder

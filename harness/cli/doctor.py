@@ -23,7 +23,7 @@ def doctor(
     """
     from harness.doctor.record import EXIT_CODES
     from harness.doctor.view import print_checkup, print_versions
-    from harness.report.report import require_writable, write_text
+    from harness.report.files import require_writable, write_text
     from harness.system.progress import count_progress
 
     require_writable(json_file)

@@ -90,7 +90,8 @@ def demo(
     plan is a bundled one unless --plan names a file. Exit code 0: sound; 1: faulty; 2: it could not run; 3: undecided,
     since a way of loading crashed.
     """
-    from harness.report.report import EXIT_CODES, require_writable, write_text
+    from harness.report.files import require_writable, write_text
+    from harness.report.outcomes import EXIT_CODES
     from harness.system.progress import step_progress
 
     from .demo import bundled_plan, run_demo  # torch and transformers, for which `prune` has no use
@@ -149,7 +150,8 @@ def check(
     Exit code 0: sound; 1: faulty; 2: it could not be judged; 3: undecided, since something could not be checked, or a
     check crashed. Without --base all is checked that can be.
     """
-    from harness.report.report import EXIT_CODES, require_writable, write_text
+    from harness.report.files import require_writable, write_text
+    from harness.report.outcomes import EXIT_CODES
     from harness.subject.untrusted_files import checkpoint_directory
 
     for path in (json_file, junit_file, html_file):
@@ -211,12 +213,11 @@ def compare(
     Exit code 0: nothing got worse; 1: the verdict, a check, or a gain of pruning did; 2: a file is none of these. A
     check that crashes now got worse.
     """
-    from harness.bench.record import is_benchmark
-    from harness.report.report import read_record
+    from harness.bench.record import Benchmark
+    from harness.report.files import read_record
 
-    if is_benchmark(read_record(before)) or is_benchmark(read_record(after)):
+    if Benchmark.is_in(read_record(before)) or Benchmark.is_in(read_record(after)):
         from harness.bench.comparison import compare_benchmarks, print_benchmark_comparison
-        from harness.bench.record import Benchmark
 
         costs = compare_benchmarks(Benchmark.from_file(before), Benchmark.from_file(after))
         print_benchmark_comparison(costs)

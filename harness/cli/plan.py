@@ -59,7 +59,7 @@ def plan(
     there is a plan; 2: there is none.
     """
     from harness.models.options import one_way_of_loading
-    from harness.report.report import require_writable, write_text
+    from harness.report.files import require_writable, write_text
     from harness.system.progress import count_progress
 
     for path in (json_file, html_file):

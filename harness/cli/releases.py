@@ -149,7 +149,7 @@ def _options(
     files: tuple[Path | None, ...],
 ) -> dict[str, Any]:
     """Return what a request has of the options as typed; raises CannotRun, before any work, for what is wrong."""
-    from harness.report.report import require_writable
+    from harness.report.files import require_writable
 
     for path in files:
         require_writable(path)
@@ -172,7 +172,7 @@ def _warn(text: str) -> None:
 
 
 def _write(record: dict[str, Any], json_file: Path | None, page: Callable[[], str], html_file: Path | None) -> None:
-    from harness.report.report import write_text
+    from harness.report.files import write_text
 
     if json_file is not None:
         write_text(json_file, json.dumps(record, indent=2) + "\n")

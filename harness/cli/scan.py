@@ -43,7 +43,7 @@ def scan(
     Interrupted, the same command goes on where it was. Exit code 0: measured; 2: it could not be.
     """
     from harness.models.options import scan_options
-    from harness.report.report import require_writable, write_text
+    from harness.report.files import require_writable, write_text
     from harness.system.progress import count_progress
 
     for path in (json_file, html_file):

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from harness.report.report import CheckRecord, Report
+from harness.report.outcomes import CheckRecord
+from harness.report.report import Report
 
 if TYPE_CHECKING:  # it needs torch and transformers, which may be what is broken
     from harness.models.modes import LoadingMode

@@ -17,7 +17,7 @@ from typing import Any
 from harness.checks.check import Check, fault, listed
 from harness.models.modes import LoadingMode
 from harness.models.parts import unwrapped
-from harness.report.report import FoundFault
+from harness.report.outcomes import FoundFault
 from harness.subject.checkpoint_code import read_code
 from harness.subject.stored import CONFIG_FILE
 from harness.subject.subject import Subject

@@ -13,7 +13,7 @@ from typing import Final
 
 from harness.checks.explain.logits import FIRST_LAYER
 from harness.checks.loaded.running import MATTERS_CACHED
-from harness.report.report import FoundFault
+from harness.report.outcomes import FoundFault
 
 Found = Mapping[str, tuple[FoundFault, ...]]
 

@@ -10,7 +10,7 @@ from harness.models.batches import BATCHES
 from harness.models.layers import computing_otherwise
 from harness.models.memory import available_bytes, too_large
 from harness.models.modes import LoadingMode, mode_of
-from harness.report.report import FoundFault
+from harness.report.outcomes import FoundFault
 from harness.subject.subject import Subject
 from harness.system.scratch import scratch_folder
 from harness.system.whose_error import raised_by

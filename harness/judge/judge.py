@@ -12,7 +12,8 @@ from harness.checks.check import Check
 from harness.errors import CannotRun
 from harness.models.memory import available_bytes, too_large
 from harness.models.modes import DTYPES, PLACES, QUANTISATIONS, LoadingMode, loading_modes, mode_of
-from harness.report.report import Coverage, FoundFault, Report
+from harness.report.outcomes import Coverage, FoundFault
+from harness.report.report import Report
 from harness.subject.environment import environment
 from harness.subject.subject import Subject, read_subject
 from harness.system.libraries import quiet_libraries

@@ -13,7 +13,7 @@ from harness.checks.check import Check, FaultFound, NotChecked, Undecided
 from harness.models.memory import available_bytes, too_large
 from harness.models.modes import LoadingMode
 from harness.models.session import Session
-from harness.report.report import CheckRecord, FoundFault, Outcome
+from harness.report.outcomes import CheckRecord, FoundFault, Outcome
 from harness.subject.subject import Subject
 from harness.system.crashes import last_line, whole_traceback
 from harness.system.panics import panics_as_errors

@@ -12,7 +12,7 @@ import torch
 
 from harness.checks.check import Check
 from harness.models.memory import available_bytes
-from harness.report.report import CheckRecord
+from harness.report.outcomes import CheckRecord
 from harness.subject.subject import Subject
 from harness.system.crashes import last_line, whole_traceback
 from harness.system.libraries import quiet_libraries

@@ -62,7 +62,7 @@ def scan_options(*, metric: str | None, device_map: str | None, dtype: str | Non
 
     Raises CannotRun for an unknown name, and for several ways of loading.
     """
-    from harness.planning.scan.record import METRICS  # numpy, which the other commands may not need
+    from harness.planning.scan.estimate import METRICS
 
     options: dict[str, Any] = {"metrics": _names("--metric", metric, tuple(METRICS))}
     if not options["metrics"]:

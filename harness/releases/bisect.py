@@ -13,7 +13,8 @@ from .index import between, stable_releases
 from .judging import Judge, Listener, Request, judge_set
 from .kept import keeping
 from .matrix import Progress, judged, once, request_of, step_of
-from .record import Bisection, SetRecord
+from .record import Bisection
+from .set_record import SetRecord
 
 
 def run_bisect(

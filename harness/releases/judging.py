@@ -24,7 +24,7 @@ from pruning import PrunePlan
 from .overlays import Overlay, overlay
 from .package_set import read_set
 from .processes import child
-from .record import SetRecord
+from .set_record import SetRecord
 
 FOLDER: Final = "releases"
 """Where the cache has what belongs to sets of packages."""

@@ -12,16 +12,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 import harness
 import pruning
 from harness.errors import CannotRun
-from harness.report.report import write_text
+from harness.report.files import write_text
 from harness.subject.untrusted_files import read_json_or_none
 from harness.system.cache_directory import default_cache_directory
 
 from .judging import FOLDER, Judge, Listener, Request
 from .overlays import environment_digest
-from .record import SetRecord
+from .set_record import SetRecord
 
 _JUDGED: Final = "judged"
 
@@ -33,7 +35,7 @@ def keeping(judge: Judge, request: Request) -> Judge:
     def judge_once(packages: str, request: Request, listener: Listener) -> SetRecord:
         path = folder / f"{_digest([packages])[:32]}.json"
         try:
-            return SetRecord.from_dict(read_json_or_none(path))
+            return msgspec.convert(read_json_or_none(path), SetRecord)
         except ValueError:  # there is none
             record = judge(packages, request, listener)
         if record.report is not None:  # else the reason may be gone the next time

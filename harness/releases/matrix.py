@@ -10,7 +10,8 @@ from harness.errors import CannotRun
 from harness.subject.untrusted_files import checkpoint_directory
 
 from .judging import Judge, Listener, Request, judge_set
-from .record import Matrix, SetRecord
+from .record import Matrix
+from .set_record import SetRecord
 
 Progress = Callable[[float, int, str], None]
 """Called with how many sets are done, a part of one included, how many there are, and what is being done."""

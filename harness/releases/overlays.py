@@ -24,7 +24,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from harness.errors import CannotRun
-from harness.report.report import write_text
+from harness.report.files import write_text
 from harness.subject.untrusted_files import read_json_or_none
 from harness.system.cache_directory import complete_or_absent
 from harness.system.scratch import scratch_folder

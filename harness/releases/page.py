@@ -6,24 +6,14 @@ from collections.abc import Sequence
 
 from harness.report.page import page
 
-from .record import Bisection, Matrix, SetRecord
-from .view import (
-    answer,
-    bisection_facts,
-    check_rows,
-    facts,
-    faults,
-    package_rows,
-    release_rows,
-    unchecked_rows,
-    verdict_rows,
-)
+from .record import Bisection, Matrix
+from .set_record import SetRecord, check_rows, faults, package_rows, unchecked_rows
 
 
 def matrix_page(matrix: Matrix) -> str:
     """Return the page of a matrix."""
     return _page(
-        f"Is {matrix.checkpoint} sound under each of these?", matrix.sets, facts(matrix), verdict_rows(matrix.sets)
+        f"Is {matrix.checkpoint} sound under each of these?", matrix.sets, matrix.facts(), matrix.verdict_rows()
     )  # fmt: skip
 
 
@@ -31,7 +21,7 @@ def bisection_page(bisection: Bisection) -> str:
     """Return the page of a search."""
     sets = tuple(bisection.judged.values())
     title = f"Which release of {bisection.package} changes what is said of {bisection.checkpoint}?"
-    return _page(title, sets, bisection_facts(bisection), release_rows(bisection), answer(bisection))
+    return _page(title, sets, bisection.facts(), bisection.release_rows(), bisection.answer())
 
 
 def _page(

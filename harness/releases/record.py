@@ -1,88 +1,26 @@
-"""The records: a judgement under one set of packages, of several sets, and of a search. JSON is the truth."""
+"""The records of a matrix of packages, and of a search among releases. JSON is the truth."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Final, Literal, Self, TypeVar
+from typing import Any, ClassVar
 
-from harness.errors import CannotRun
 from harness.report.comparison import Comparison, compare_reports
 from harness.report.notebook import NotebookRecord, Summary
-from harness.report.report import EXIT_CODES, Report, Verdict, read_record
+from harness.report.outcomes import EXIT_CODES
+from harness.report.schema import JsonRecord
 
-SCHEMA = 1
-COULD_NOT_RUN: Final = "could not run"
-_EXIT_CODE: Final = 2
-"""Of what could not run."""
-
-Record = TypeVar("Record")
-
-
-@dataclass(frozen=True)
-class SetRecord:
-    """A judgement under one set of packages.
-
-    `packages` is the set as it was asked for; `versions` what the judging process saw of it, by package. `report` is
-    None where there is no judgement, and `reason` then says why, in one line.
-    """
-
-    packages: str
-    versions: Mapping[str, str]
-    report: Report | None
-    reason: str | None
-    seconds: float
-
-    @property
-    def verdict(self) -> Verdict | Literal["could not run"]:
-        """The report's verdict, or `COULD_NOT_RUN`."""
-        return COULD_NOT_RUN if self.report is None else self.report.verdict
-
-    @property
-    def exit_code(self) -> int:
-        """What `check` would have ended with."""
-        return _EXIT_CODE if self.report is None else EXIT_CODES[self.report.verdict]
-
-    def outcomes(self) -> dict[str, str]:
-        """Return what each check came to, by its name."""
-        return {} if self.report is None else {check.name: check.outcome for check in self.report.checks}
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON holds it."""
-        return {
-            "packages": self.packages,
-            "versions": dict(self.versions),
-            "verdict": self.verdict,
-            "report": None if self.report is None else self.report.to_dict(),
-            "reason": self.reason,
-            "seconds": self.seconds,
-        }
-
-    @classmethod
-    def from_dict(cls, content: object) -> Self:
-        """Read what `to_dict` wrote; raises ValueError, in one line, for anything else."""
-        return _read("set", cls._read, content)
-
-    @classmethod
-    def _read(cls, content: Any) -> Self:
-        report = content["report"]
-        record = cls(
-            packages=_text(content["packages"]),
-            versions={_text(name): _text(release) for name, release in content["versions"].items()},
-            report=None if report is None else Report.from_dict(report),
-            reason=_text_or_none(content["reason"]),
-            seconds=float(content["seconds"]),
-        )
-        if (record.report is None) == (record.reason is None):
-            raise ValueError("it has neither a report nor a reason, or both")
-        return record
+from .set_record import SetRecord, check_rows
 
 
 @dataclass(frozen=True, repr=False)
-class Matrix(NotebookRecord):
+class Matrix(JsonRecord, NotebookRecord):
     """A checkpoint judged under several sets of packages, in the order in which they were asked for."""
+
+    NAME: ClassVar = "matrix"
+    KIND: ClassVar = "matrix"
 
     checkpoint: str
     base: str | None
@@ -98,11 +36,20 @@ class Matrix(NotebookRecord):
         """The sets under which there is a judgement."""
         return tuple(record for record in self.sets if record.report is not None)
 
-    def summary(self) -> Summary:
-        """Return what people see first."""
-        from .view import matrix_summary  # which imports this module
+    def facts(self) -> list[tuple[str, str]]:
+        """Return what was judged."""
+        return [("checkpoint", self.checkpoint), ("base", self.base or "none was given")]
 
-        return matrix_summary(self)
+    def verdict_rows(self) -> list[tuple[str, str]]:
+        """Return each set with what it came to."""
+        return [(record.packages, record.came_to) for record in self.sets]
+
+    def summary(self) -> Summary:
+        """Return what people see first: the verdict under each set; in HTML the checks, too."""
+        columns = ("check", *(record.packages for record in self.judged))
+        rows = [(row.title, *row.outcomes) for row in check_rows(self.judged)]
+        title = ", ".join(f"{record.packages}: {record.verdict}" for record in self.sets)
+        return Summary(title, [*self.facts(), *self.verdict_rows()], columns, rows)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a row a check and set: what it came to, and why."""
@@ -113,36 +60,23 @@ class Matrix(NotebookRecord):
             for check in record.report.checks
         ]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON holds it."""
+    def fields(self) -> dict[str, Any]:
+        """Return what the JSON has beside schema and kind."""
         sets = [record.to_dict() for record in self.sets]
-        return {"schema": SCHEMA, "kind": "matrix", "checkpoint": self.checkpoint, "base": self.base, "sets": sets}
-
-    @classmethod
-    def from_dict(cls, content: object) -> Self:
-        """Read what `to_dict` wrote; raises ValueError, in one line, for anything else."""
-        return _read("matrix", cls._read, content)
-
-    @classmethod
-    def _read(cls, content: Any) -> Self:
-        known = _of_kind(content, "matrix")
-        sets = tuple(map(SetRecord.from_dict, known["sets"]))
-        return cls(_text(known["checkpoint"]), _text_or_none(known["base"]), sets)
-
-    @classmethod
-    def from_file(cls, path: Path) -> Self:
-        """Read a matrix's JSON file; raises CannotRun, naming it."""
-        return _from_file(cls.from_dict, path, "matrix")
+        return {"checkpoint": self.checkpoint, "base": self.base, "sets": sets}
 
 
 @dataclass(frozen=True, repr=False)
-class Bisection(NotebookRecord):
+class Bisection(JsonRecord, NotebookRecord):
     """A search for the release at which a judgement changes.
 
     `releases` are those that were searched, the oldest first; `judged` those that were looked at, by release. `last` is
     the newest that is judged as the first one, `changed` the oldest known to be judged otherwise. `keyword` chose the
     checks whose outcomes are compared; without it, verdicts are.
     """
+
+    NAME: ClassVar = "bisection"
+    KIND: ClassVar = "bisection"
 
     checkpoint: str
     base: str | None
@@ -152,6 +86,11 @@ class Bisection(NotebookRecord):
     judged: Mapping[str, SetRecord]
     last: str
     changed: str
+
+    def __post_init__(self) -> None:
+        for release in (self.last, self.changed):
+            if release not in self.releases or release not in self.judged or self.judged[release].report is None:
+                raise ValueError(f"{release!r:.60} is not a release that was judged")
 
     @property
     def between(self) -> tuple[str, ...]:
@@ -171,11 +110,32 @@ class Bisection(NotebookRecord):
             raise ValueError("only releases that were judged can be compared")
         return compare_reports(before, after)
 
-    def summary(self) -> Summary:
-        """Return what people see first."""
-        from .view import bisection_summary  # which imports this module
+    def facts(self) -> list[tuple[str, str]]:
+        """Return what was judged, over which releases, and what was compared."""
+        return [
+            ("checkpoint", self.checkpoint),
+            ("base", self.base or "none was given"),
+            ("package", self.package),
+            ("releases", f"{len(self.releases)}, from {self.releases[0]} to {self.releases[-1]}"),
+            ("compared", "verdicts" if self.keyword is None else f"outcomes of the checks of -k {self.keyword}"),
+        ]
 
-        return bisection_summary(self)
+    def answer(self) -> str:
+        """Return the release at which it changes, in a sentence."""
+        package, last, changed = self.package, self.last, self.changed
+        what = "the verdict" if self.keyword is None else "what these checks find"
+        if not self.between:
+            return f"{what} changes at {package} {changed}; {last} is the last release before the change"
+        names = ", ".join(self.between)
+        return f"{what} changes after {package} {last} and no later than {changed}; {names} could not be judged"
+
+    def release_rows(self) -> list[tuple[str, str]]:
+        """Return each release that was looked at, with what it came to."""
+        return [(release, record.came_to) for release, record in self.judged.items()]
+
+    def summary(self) -> Summary:
+        """Return what people see first: the answer, and each release that was judged."""
+        return Summary(self.answer(), [*self.facts(), *self.release_rows()])
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a row a release that was looked at."""
@@ -184,11 +144,9 @@ class Bisection(NotebookRecord):
             for release, record in self.judged.items()
         ]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON holds it; the comparison, which follows from it, is there for readers alone."""
+    def fields(self) -> dict[str, Any]:
+        """Return what the JSON has; the comparison, which follows from it, is there for readers alone."""
         return {
-            "schema": SCHEMA,
-            "kind": "bisection",
             "checkpoint": self.checkpoint,
             "base": self.base,
             "package": self.package,
@@ -199,64 +157,3 @@ class Bisection(NotebookRecord):
             "changed": self.changed,
             "comparison": self.comparison.to_dict(),
         }
-
-    @classmethod
-    def from_dict(cls, content: object) -> Self:
-        """Read what `to_dict` wrote; raises ValueError, in one line, for anything else."""
-        return _read("bisection", cls._read, content)
-
-    @classmethod
-    def _read(cls, content: Any) -> Self:
-        known = _of_kind(content, "bisection")
-        record = cls(
-            checkpoint=_text(known["checkpoint"]),
-            base=_text_or_none(known["base"]),
-            package=_text(known["package"]),
-            keyword=_text_or_none(known["keyword"]),
-            releases=tuple(map(_text, known["releases"])),
-            judged={_text(release): SetRecord.from_dict(each) for release, each in known["judged"].items()},
-            last=_text(known["last"]),
-            changed=_text(known["changed"]),
-        )
-        for release in (record.last, record.changed):
-            if release not in record.releases or record.judged[release].report is None:
-                raise ValueError(f"{release!r:.60} is not a release that was judged")
-        return record
-
-    @classmethod
-    def from_file(cls, path: Path) -> Self:
-        """Read a bisection's JSON file; raises CannotRun, naming it."""
-        return _from_file(cls.from_dict, path, "bisection")
-
-
-def _of_kind(content: Any, kind: str) -> Any:
-    if content["kind"] != kind or content["schema"] != SCHEMA:
-        raise ValueError(f"not a {kind} of schema {SCHEMA}")
-    return content
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r:.60} stands where a text should")
-    return value
-
-
-def _text_or_none(value: object) -> str | None:
-    return None if value is None else _text(value)
-
-
-def _read(kind: str, read: Callable[[Any], Record], content: object) -> Record:
-    """Return what `read` makes of JSON that may be anything; raises ValueError alone."""
-    try:
-        return read(content)
-    except KeyError as error:
-        raise ValueError(f"not a {kind} of schema {SCHEMA}: it has no {error}") from None
-    except (TypeError, AttributeError, ValueError) as error:  # by what is in a value's place
-        raise ValueError(f"not a {kind} of schema {SCHEMA}: {error}") from None
-
-
-def _from_file(read: Callable[[object], Record], path: Path, kind: str) -> Record:
-    try:
-        return read(read_record(path, kind))
-    except ValueError as error:
-        raise CannotRun(f"{path} is not a {kind} of prunecheck: {error}") from None

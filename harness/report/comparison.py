@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from .divergence import is_of_a_layer
 from .groups import groups
-from .report import CheckRecord, FoundFault, Outcome, Report, Verdict, limited_number
+from .outcomes import CheckRecord, FoundFault, Outcome, Verdict, limited_number
+from .report import Report
 
 SCHEMA = 1
 
@@ -157,7 +158,7 @@ def _grew(before: float, after: float) -> bool:
 
 
 def _seconds(before: Report, after: Report) -> Iterator[Change]:
-    new = {group.name: group for group in groups(after)}
-    for group in groups(before):
+    new = {group.name: group for group in groups(after.checks)}
+    for group in groups(before.checks):
         if group.name in new:
             yield Change(group.name, group.seconds, new[group.name].seconds)

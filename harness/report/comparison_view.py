@@ -13,7 +13,7 @@ from pruning import PrunePlan
 
 from .comparison import Change, CheckChange, Comparison, NumberChange
 from .groups import group_and_property, group_title
-from .report import FoundFault
+from .outcomes import FoundFault
 from .report_view import VERDICT_STYLES, fault_table
 from .terminal import and_more, plain, section, shortened, stdout_console
 

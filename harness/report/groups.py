@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-from .report import CheckRecord, Outcome, Report
+from .outcomes import CheckRecord, Outcome
+from .terminal import and_more, shortened
 
 STORED = "stored"
+# Of a failure, enough to know it by; the fault tells it in full.
+LONGEST_REASON = 200
 _ALWAYS_COUNTED: tuple[Outcome, ...] = ("passed", "failed", "skipped")
 
 
@@ -42,9 +46,9 @@ class Group:
         return [check for check in self.checks if check.outcome == outcome]
 
 
-def counted_outcomes(report: Report) -> tuple[Outcome, ...]:
-    """Return the outcomes that a table of a report counts: crashes, and what is undecided, where there is any."""
-    found = {check.outcome for check in report.checks}
+def counted_outcomes(checks: Sequence[CheckRecord]) -> tuple[Outcome, ...]:
+    """Return the outcomes that a table of checks counts: crashes, and what is undecided, where there is any."""
+    found = {check.outcome for check in checks}
     return tuple(outcome for outcome in get_args(Outcome) if outcome in found or outcome in _ALWAYS_COUNTED)
 
 
@@ -59,9 +63,22 @@ def group_and_property(name: str) -> tuple[str, str]:
     return group, checked or name
 
 
-def groups(report: Report) -> list[Group]:
-    """Return the groups of a report, in the order in which it has their first checks."""
+def groups(checks: Sequence[CheckRecord]) -> list[Group]:
+    """Return the groups of a report's checks, in the order in which it has their first ones."""
     found: dict[str, list[CheckRecord]] = {}
-    for check in report.checks:
+    for check in checks:
         found.setdefault(group_and_property(check.name)[0], []).append(check)
     return [Group(name, tuple(checks)) for name, checks in found.items()]
+
+
+def by_reason(checks: Iterable[CheckRecord]) -> list[tuple[str, str]]:
+    """Return a row for each reason, with the first of its checks and how many more there are."""
+    alike: dict[str, list[CheckRecord]] = {}
+    for check in checks:
+        alike.setdefault(reason_of(check), []).append(check)
+    return [(and_more(each[0].name, len(each)), shortened(reason, LONGEST_REASON)) for reason, each in alike.items()]
+
+
+def reason_of(check: CheckRecord) -> str:
+    """Return why a check did not pass."""
+    return check.reason or "no reason was given"

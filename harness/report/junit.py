@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree
 
-from .groups import Group, group_and_property, groups
-from .report import CheckRecord, FoundFault, Report
-from .words import reason_of, verdict_text
+from .groups import Group, group_and_property, groups, reason_of
+from .outcomes import CheckRecord, FoundFault
+from .report import Report
 
 # What XML 1.0 allows; there is no way to write anything else, not even as a character reference.
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -23,7 +23,7 @@ def junit_xml(report: Report) -> str:
     when it is faulty, with causes and remedies, and is an error, "could not be run", when it is undecided. It is there
     in every report, so that its history can be followed. Characters that XML does not allow become U+FFFD.
     """
-    suites = [_verdict_suite(report), *(_group_suite(report, group) for group in groups(report))]
+    suites = [_verdict_suite(report), *(_group_suite(report, group) for group in groups(report.checks))]
     root = ElementTree.Element("testsuites", name="prunecheck")
     root.extend(suites)
     _count(root)
@@ -40,7 +40,7 @@ def _verdict_suite(report: Report) -> ElementTree.Element:
             ElementTree.SubElement(properties, "property", name=name, value=_allowed(value))
     case = ElementTree.SubElement(suite, "testcase", classname="prunecheck", name="verdict", time="0.000")
     if report.verdict == "undecided":
-        message = f"{verdict_text(report)}: see the cases that are errors, and those that were skipped"
+        message = f"{report.verdict_text}: see the cases that are errors, and those that were skipped"
         ElementTree.SubElement(case, "error", message=_allowed(message), type="undecided")
     elif report.verdict == "faulty":
         causes = "; ".join(fault.cause for fault in report.faults) or "checks failed, and no cause is known"

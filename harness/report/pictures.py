@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from .report import write_bytes
+from .files import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -6,28 +6,25 @@ import math
 from dataclasses import dataclass
 
 from .divergence import divergence_picture, is_of_a_layer
-from .groups import Group, counted_outcomes, group_and_property, groups
+from .groups import LONGEST_REASON, Group, counted_outcomes, group_and_property, groups, reason_of
+from .outcomes import CheckRecord, limited_number
 from .page import made_with, page, plan_strip
-from .report import CheckRecord, Report, limited_number
+from .report import Report
 from .terminal import shortened
 from .words import (
     CAME_TO_NOTHING,
     CRASHED,
     FINDINGS,
-    LONGEST_REASON,
     NO_CAUSE,
     UNDECIDED,
     advice,
     coverage_rows,
-    crashed_rows,
     failed_rows,
     fault_titles,
     open_rows,
     plan_and_source,
-    reason_of,
     skipped_rows,
     undecided_rows,
-    verdict_text,
 )
 
 # The numbers of a check that have columns of their own.
@@ -51,15 +48,15 @@ def report_page(report: Report) -> str:
     return page(
         "report.html",
         report=report,
-        verdict=verdict_text(report).partition(": "),
+        verdict=report.verdict_text.partition(": "),
         coverage=coverage_rows(report),
         undecided=UNDECIDED,
         unchecked=open_rows(report),
         crashed_title=CRASHED,
-        crashed=crashed_rows(report),
+        crashed=report.crashed_rows,
         undecided_title=CAME_TO_NOTHING,
         undecided_checks=undecided_rows(report),
-        outcomes=counted_outcomes(report),
+        outcomes=counted_outcomes(report.checks),
         advice=list(advice(report)),
         faults=list(zip(fault_titles(report), report.faults, strict=True)),
         no_cause=NO_CAUSE,
@@ -70,7 +67,8 @@ def report_page(report: Report) -> str:
         strip=plan_strip(report.plan, report.environment.get("layers")),
         picture=divergence_picture(report),
         groups=[
-            (group, _of_allowed(_closest(group)), [_row(check) for check in group.checks]) for group in groups(report)
+            (group, _of_allowed(_closest(group)), [_row(check) for check in group.checks])
+            for group in groups(report.checks)
         ],
         environment=report.environment,
         made_with=made_with(report.environment),

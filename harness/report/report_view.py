@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 
 from rich.console import Console, Group, RenderableType
@@ -10,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from .groups import counted_outcomes, groups
-from .notebook import Summary, plan_text
-from .report import FoundFault, Report
+from .outcomes import FoundFault
+from .report import Report
 from .terminal import pairs, plain, section, stdout_console
 from .words import (
     CAME_TO_NOTHING,
@@ -20,7 +19,6 @@ from .words import (
     NO_CAUSE,
     UNDECIDED,
     advice,
-    crashed_rows,
     failed_rows,
     fault_titles,
     open_rows,
@@ -28,7 +26,6 @@ from .words import (
     skipped_rows,
     tracebacks,
     undecided_rows,
-    verdict_text,
 )
 
 VERDICT_STYLES = {"sound": "bold green", "faulty": "bold red", "undecided": "bold yellow"}
@@ -43,42 +40,22 @@ def print_report(report: Report, *, console: Console | None = None, debug: bool 
     (console or stdout_console()).print(Group(*sections))
 
 
-def report_summary(report: Report) -> Summary:
-    """Return what a notebook shows of a report: verdict, plan, counts, faults, findings; in HTML the groups, too."""
-    counts, outcomes = Counter(check.outcome for check in report.checks), counted_outcomes(report)
-    facts = [
-        ("checkpoint", report.checkpoint),
-        ("base", report.base or "none was given"),
-        ("plan", plan_text(report.plan)),
-        ("checks", ", ".join(f"{counts[outcome]} {outcome}" for outcome in outcomes)),
-        *((f"crashed: {name}", reason) for name, reason in crashed_rows(report)),
-    ]
-    for fault in report.faults:
-        facts += [(f"fault: {fault.family}", fault.cause), ("remedy", fault.remedy)]
-    facts += [("finding", finding) for finding in report.findings]
-    rows = [
-        [group.title, *(str(group.count(outcome)) for outcome in outcomes), f"{group.seconds:.1f}"]
-        for group in groups(report)
-    ]
-    return Summary(verdict_text(report), facts, ("checks", *outcomes, "seconds"), rows)
-
-
 def _summary(report: Report) -> RenderableType:
     return pairs(
         ("checkpoint:", report.checkpoint),
         ("base:", report.base or "none was given"),
         ("plan:", plan_and_source(report)),
-        ("verdict:", plain(verdict_text(report), VERDICT_STYLES[report.verdict])),
+        ("verdict:", plain(report.verdict_text, VERDICT_STYLES[report.verdict])),
     )
 
 
 def _table(report: Report) -> Table:
     table = Table()
     table.add_column("checks", overflow="fold")
-    outcomes = counted_outcomes(report)
+    outcomes = counted_outcomes(report.checks)
     for title in (*outcomes, "seconds"):
         table.add_column(title, justify="right", overflow="fold")
-    for group in groups(report):
+    for group in groups(report.checks):
         if not group.is_skipped_mode:  # those are told of below, in one line for each reason
             counts = ((outcome, group.count(outcome)) for outcome in outcomes)
             cells = (Text(str(n), style="bold red" if n and outcome in _ALARMING else "") for outcome, n in counts)
@@ -88,7 +65,7 @@ def _table(report: Report) -> Table:
 
 def _crashed(report: Report, debug: bool) -> Iterator[RenderableType]:
     """Yield the crashes, which stand before all else: nothing below them can be taken for the whole."""
-    if not (rows := crashed_rows(report)):
+    if not (rows := report.crashed_rows):
         return
     yield Group(plain(CRASHED, "bold red"), pairs(*rows))
     for name, text in tracebacks(report) if debug else ():

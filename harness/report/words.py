@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 
-from .groups import groups
+from .groups import LONGEST_REASON, by_reason, groups, reason_of
 from .notebook import plan_text
-from .report import EXIT_CODES, CheckRecord, Report
+from .outcomes import EXIT_CODES, CheckRecord
+from .report import PARTS, Report
 from .terminal import and_more, shortened
-
-# Of a failure, enough to know it by; the fault tells it in full.
-LONGEST_REASON = 200
 
 UNDECIDED = (
     f"undecided (exit code {EXIT_CODES['undecided']}): nothing that was checked is wrong, but this was not checked"
@@ -21,44 +19,12 @@ CAME_TO_NOTHING = "undecided checks, which looked and could not decide"
 NO_CAUSE = "no cause is known for what failed"
 FINDINGS = "findings, which are no faults"
 
-PARTS: dict[str, Callable[[str], bool]] = {
-    "keys": lambda name: name == "stored.keys",
-    "bytes": lambda name: name in ("stored.base-bytes", "stored.manifest-bytes"),
-    "logits": lambda name: ".logits.identity." in name,
-}
-"""What a verdict rests on, and whether a check of a name looks at it, as harness/judge/judge.py counts them."""
-
 
 def plan_and_source(report: Report) -> str:
     """Return the plan that was meant, and where it was read."""
     plan = plan_text(report.plan)
     source = report.environment.get("plan_from")
     return f"{plan} (from: {source})" if source else plan
-
-
-def verdict_text(report: Report) -> str:
-    """Return the verdict as a sentence: `sound: the pruned checkpoint is the model that was meant`."""
-    unchecked, count = " and ".join(unchecked_parts(report)), len(report.checks)
-    outcomes = Counter(check.outcome for check in report.checks)
-    crashed = [f"{outcomes['error']} of {count} checks crashed"] if outcomes["error"] else []
-    undecided = [f"{outcomes['undecided']} of {count} checks could not decide"] if outcomes["undecided"] else []
-    if report.verdict == "faulty":
-        return "; ".join([f"faulty: {outcomes['failed']} of {count} checks failed", *crashed])
-    if report.verdict == "undecided":
-        parts = [f"{unchecked} could not be checked"] if unchecked else []
-        return f"undecided: {'; '.join([*crashed, *parts, *undecided])}"
-    sound = "the pruned checkpoint is the model that was meant"
-    parts = [f"{unchecked} were not checked"] if unchecked else []
-    if not (parts or undecided):
-        return f"sound: {sound}"
-    return "; ".join([f"sound: as far as it was checked, {sound}", *parts, *undecided])
-
-
-def unchecked_parts(report: Report) -> list[str]:
-    """Return what of keys, bytes and logits was not checked."""
-    coverage = report.coverage
-    checked = {"keys": coverage.keys, "bytes": coverage.bytes is not None, "logits": coverage.logits}
-    return [part for part in PARTS if not checked[part]]
 
 
 def coverage_rows(report: Report) -> list[tuple[str, str]]:
@@ -69,7 +35,7 @@ def coverage_rows(report: Report) -> list[tuple[str, str]]:
         "bytes": compared.get(report.coverage.bytes or "", ""),
         "logits": "those of an independent reference, within the tolerance",
     }
-    rows, unchecked = [], unchecked_parts(report)
+    rows, unchecked = [], report.unchecked_parts
     for part, looks in PARTS.items():
         failed = any(check.outcome == "failed" and looks(check.name) for check in report.checks)
         rows.append((part, "not as they should be" if failed else "not checked" if part in unchecked else right[part]))
@@ -84,18 +50,13 @@ def why_unchecked(report: Report, part: str) -> list[str]:
 
 def open_rows(report: Report) -> list[tuple[str, str]]:
     """Return what keeps a report from being decided, and why: what was not checked, crashes, and undecided checks."""
-    unchecked = [(part, "; ".join(why_unchecked(report, part))) for part in unchecked_parts(report)]
-    return [*unchecked, *crashed_rows(report), *undecided_rows(report)]
-
-
-def crashed_rows(report: Report) -> list[tuple[str, str]]:
-    """Return the checks that crashed, each with the last line of its traceback, a row for each such line."""
-    return _by_reason(check for check in report.checks if check.outcome == "error")
+    unchecked = [(part, "; ".join(why_unchecked(report, part))) for part in report.unchecked_parts]
+    return [*unchecked, *report.crashed_rows, *undecided_rows(report)]
 
 
 def undecided_rows(report: Report) -> list[tuple[str, str]]:
     """Return the checks that looked and could not decide, a row for each reason."""
-    return _by_reason(check for check in report.checks if check.outcome == "undecided")
+    return by_reason(check for check in report.checks if check.outcome == "undecided")
 
 
 def tracebacks(report: Report) -> list[tuple[str, str]]:
@@ -110,7 +71,7 @@ def tracebacks(report: Report) -> list[tuple[str, str]]:
 def failed_rows(report: Report) -> list[tuple[str, str]]:
     """Return the first failure of each group; what one fault leads to differs from check to check in numbers alone."""
     first: dict[str, list[CheckRecord]] = {}
-    for group in groups(report):
+    for group in groups(report.checks):
         if failures := group.of("failed"):
             first.setdefault(reason_of(failures[0]), []).extend(failures)
     return [
@@ -122,7 +83,7 @@ def skipped_rows(report: Report) -> list[tuple[str, str]]:
     """Return what was skipped, a row for each reason: checks, and then ways of loading of which nothing was checked."""
     modes: dict[str, list[str]] = {}
     checks: list[CheckRecord] = []
-    for group in groups(report):
+    for group in groups(report.checks):
         skipped = group.of("skipped")
         if group.is_skipped_mode:
             # What kept the model from being loaded is the reason of most; the others would have been skipped anyhow.
@@ -131,20 +92,7 @@ def skipped_rows(report: Report) -> list[tuple[str, str]]:
         else:
             checks += skipped
     whole_modes = [(", ".join(names), shortened(reason, LONGEST_REASON)) for reason, names in modes.items()]
-    return _by_reason(checks) + whole_modes
-
-
-def _by_reason(checks: Iterable[CheckRecord]) -> list[tuple[str, str]]:
-    """Return a row for each reason, with the first of its checks and how many more there are."""
-    alike: dict[str, list[CheckRecord]] = {}
-    for check in checks:
-        alike.setdefault(reason_of(check), []).append(check)
-    return [(and_more(each[0].name, len(each)), shortened(reason, LONGEST_REASON)) for reason, each in alike.items()]
-
-
-def reason_of(check: CheckRecord) -> str:
-    """Return why a check did not pass."""
-    return check.reason or "no reason was given"
+    return by_reason(checks) + whole_modes
 
 
 def fault_titles(report: Report) -> list[str]:

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from harness.errors import CannotRun
-from harness.report.report import FoundFault
+from harness.report.outcomes import FoundFault
 
 from .untrusted_files import checkpoint_directory, read_json, require_readable, require_usable
 

@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 
-from harness.report.words import PARTS
+from harness.report.report import PARTS
 
 UNDECIDED: Final = "undecided"
 """The property of a test whose check looked and could not decide; its value is the reason."""

@@ -105,6 +105,18 @@ class PrunedModelMixin:
                 renamed = (self.layer_class.__name__ if name == stock_layer.__name__ else name for name in names)
                 module._no_split_modules = type(names)(renamed)
 
+    def tie_weights(self, *args: Any, **kwargs: Any) -> Any:
+        """Tie as transformers does, and again where a head that should be tied was taken for a stored one.
+
+        transformers 5.3.0 does so for every class with code of its own (`modeling_utils.py`,
+        `mark_tied_weights_as_initialized`; right again in 5.4.0), and leaves the head without values.
+        """
+        result = super().tie_weights(*args, **kwargs)  # type: ignore[misc]  # the stock class's
+        embeddings, head = self.get_input_embeddings(), self.get_output_embeddings()  # type: ignore[attr-defined]
+        if head is not None and head.weight.is_meta and not embeddings.weight.is_meta:
+            super().tie_weights()  # type: ignore[misc]
+        return result
+
     def pruned_modules(self) -> Iterator[tuple[str, nn.Module]]:
         """Yield the name and the module of each pruned sub-layer."""
         for name, module in self.named_modules():  # type: ignore[attr-defined]  # of the stock class behind it

@@ -4,9 +4,11 @@ import numpy as np
 
 from harness.planning.scan.record import Contribution, Distance, Scan, Window
 from harness.planning.search.record import Search, Step
-from harness.releases.record import Bisection, Matrix, SetRecord
+from harness.releases.record import Bisection, Matrix
+from harness.releases.set_record import SetRecord
 from harness.report.divergence import layer_number
-from harness.report.report import CheckRecord, Coverage, FoundFault, Report
+from harness.report.outcomes import CheckRecord, Coverage, FoundFault
+from harness.report.report import Report
 from pruning import PrunePlan
 from tests.harness.reports import COMPLETE, FAULT, failed, passed, report_of, skipped
 

@@ -7,7 +7,8 @@ from typing import Any, get_args
 from hypothesis import strategies as st
 from rich.console import Console
 
-from harness.report.report import FAMILIES, CheckRecord, Coverage, FoundFault, Outcome, Report
+from harness.report.outcomes import FAMILIES, CheckRecord, Coverage, FoundFault, Outcome
+from harness.report.report import Report
 
 COMPLETE = Coverage(keys=True, bytes="base", logits=True)
 FAULT = FoundFault(

@@ -97,7 +97,7 @@ def test_crash_outside_of_a_check(
     code = "\x1b[2J"
     crash = {
         "check": "harness.subject.untrusted_files.checkpoint_directory",
-        "compare": "harness.report.report.read_record",
+        "compare": "harness.report.files.read_record",
         "prune": "pruning.prune_checkpoint",
         "plant": "harness.faults.plant",
         "demo": "harness.cli.demo.run_demo",
@@ -151,7 +151,7 @@ def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
 def _run_without(modules: set[str], *arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own, which ends with `code` and may import none of these modules."""
     program = (
-        "import sys; from harness import cli\n"
+        "import sys; from harness.cli import main as cli\n"
         f"sys.argv = ['prunecheck', *{list(map(str, arguments))!r}]\n"
         "try: cli.main()\n"
         f"except SystemExit as end: assert end.code == {code}, end.code\n"

@@ -11,7 +11,8 @@ from hypothesis import given
 
 from harness.report.comparison import Change, CheckChange, Comparison, NumberChange, compare_reports
 from harness.report.comparison_view import print_comparison
-from harness.report.report import CheckRecord, Coverage, FoundFault, Report
+from harness.report.outcomes import CheckRecord, Coverage, FoundFault
+from harness.report.report import Report
 from tests.harness.reports import FAULT, crashed, failed, passed, printed, report_of, reports, skipped, undecided
 
 pytestmark = pytest.mark.newest

@@ -13,7 +13,8 @@ import harness.doctor.run
 from harness.doctor.record import Checkup, Way
 from harness.doctor.run import examine
 from harness.models.modes import loading_modes
-from harness.report.report import Coverage, Report
+from harness.report.outcomes import Coverage
+from harness.report.report import Report
 from harness.system.versions import PACKAGES
 from pruning import prune_checkpoint
 from tests.harness.command_line import run

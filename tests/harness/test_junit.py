@@ -6,8 +6,10 @@ from xml.etree import ElementTree
 import pytest
 from hypothesis import given
 
+from harness.report.files import write_text
 from harness.report.junit import junit_xml
-from harness.report.report import Coverage, FoundFault, Report, write_text
+from harness.report.outcomes import Coverage, FoundFault
+from harness.report.report import Report
 from tests.harness.reports import FAULT, crashed, failed, passed, report_of, reports, skipped, undecided
 
 pytestmark = pytest.mark.newest

@@ -40,7 +40,7 @@ RECORDS: list[NotebookRecord] = [
     search_of(SCRIPT, SCRIPT),
     matrix_of(SCRIPT, REPORT),
     bisection_of(SCRIPT, report_of(), REPORT),
-    replace(SCAN, metrics=("angular",), checkpoint=SCRIPT, plan={SCRIPT: [0]}),
+    replace(SCAN, metrics=("angular",), checkpoint=SCRIPT),
     scan_of(*[(float(index),) for index in range(100)]),
     report_of(checkpoint=SCRIPT, base=None, findings=(SCRIPT,)),
     report_of(plan={SCRIPT: [0]}),

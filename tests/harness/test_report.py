@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 
 from harness.errors import CannotRun
-from harness.report.report import EXIT_CODES, CheckRecord, Coverage, Report, require_writable, write_text
+from harness.report.files import require_writable, write_text
+from harness.report.outcomes import EXIT_CODES, CheckRecord, Coverage
+from harness.report.report import Report
 from tests.harness.reports import COMPLETE, FAULT, crashed, failed, passed, report_of, reports, skipped, undecided
 
 pytestmark = pytest.mark.newest
@@ -139,16 +141,16 @@ def without(name: str) -> dict[str, Any]:
         ("[]", "not a report of schema 1 or 2"),
         ("{}", "not a report of schema 1 or 2"),
         (json.dumps(GOLDEN_REPORT.to_dict() | {"schema": 3}), "not a report of schema 1 or 2"),
-        (json.dumps(without("plan")), "not a report of schema 2: it has no 'plan'"),
-        (json.dumps(GOLDEN_REPORT.to_dict()).replace('"traceback": null', '"traceback": 5'), "checks holds something"),
-        (json.dumps(GOLDEN_REPORT.to_dict() | {"base": 5}), "base holds something else than it should"),
-        (json.dumps(GOLDEN_REPORT.to_dict() | {"environment": []}), "environment holds something else"),
-        (json.dumps(GOLDEN_REPORT.to_dict() | {"findings": [5]}), "findings holds something else"),
-        (json.dumps(GOLDEN_REPORT.to_dict()).replace('"failed"', '"lost"'), "checks holds something else"),
-        (json.dumps(GOLDEN_REPORT.to_dict()).replace("1e-05", '"1e-05"'), "checks holds something else"),
+        (json.dumps(without("plan")), "not a report of schema 1 or 2: Object missing required field `plan`"),
+        (json.dumps(GOLDEN_REPORT.to_dict()).replace('"traceback": null', '"traceback": 5'), "`$.checks[0].traceback`"),
+        (json.dumps(GOLDEN_REPORT.to_dict() | {"base": 5}), "`$.base`"),
+        (json.dumps(GOLDEN_REPORT.to_dict() | {"environment": []}), "`$.environment`"),
+        (json.dumps(GOLDEN_REPORT.to_dict() | {"findings": [5]}), "`$.findings[0]`"),
+        (json.dumps(GOLDEN_REPORT.to_dict()).replace('"failed"', '"lost"'), "Invalid enum value 'lost'"),
+        (json.dumps(GOLDEN_REPORT.to_dict()).replace("1e-05", '"1e-05"'), "`$.checks["),
         ("[" * 100_000, "it is nested too deeply"),
-        (json.dumps(GOLDEN_REPORT.to_dict() | {"checks": [{"name": "stored.keys"}]}), "missing 3 required"),
-        (json.dumps(GOLDEN_REPORT.to_dict() | {"checks": 3}), "'int' object is not iterable"),
+        (json.dumps(GOLDEN_REPORT.to_dict() | {"checks": [{"name": "stored.keys"}]}), "missing required field `outcome`"),
+        (json.dumps(GOLDEN_REPORT.to_dict() | {"checks": 3}), "`$.checks`"),
         ("{", "Expecting property name"),
         ("", "Expecting value"),
     ],
@@ -159,7 +161,7 @@ def test_a_file_that_is_no_report(tmp_path: Path, text: str, message: str) -> No
     path.write_text(text)
     with pytest.raises(CannotRun) as caught:
         Report.from_file(path)
-    assert str(caught.value).startswith(f"{path} is no report of prunecheck: ")
+    assert str(caught.value).startswith(f"{path} is not a report of prunecheck: ")
     assert message in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
 
@@ -170,7 +172,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         Report.from_file(tmp_path / "none.json")
     assert str(caught.value) == f"{tmp_path / 'none.json'} cannot be read: No such file or directory"
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe")
-    with pytest.raises(CannotRun, match="is no report of prunecheck") as caught:
+    with pytest.raises(CannotRun, match="is not a report of prunecheck") as caught:
         Report.from_file(tmp_path / "bytes.json")
     assert len(str(caught.value).splitlines()) == 1
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from harness.report.report import Coverage, FoundFault, Report
+from harness.report.outcomes import Coverage, FoundFault
+from harness.report.report import Report
 from harness.report.report_view import print_report
 from tests.harness.reports import FAULT, crashed, failed, passed, printed, report_of, reports, skipped, undecided
 

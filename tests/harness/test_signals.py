@@ -15,7 +15,8 @@ pytestmark = pytest.mark.newest  # nothing here depends on the version of transf
 RUN = """
 import os, signal, sys, threading, time, weakref
 from concurrent.futures import Future
-from harness import cli, signals
+from harness.cli import main as cli
+from harness.system import signals
 
 # Whoever runs the tests in the background has it ignored, which is left to be so.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -136,7 +137,7 @@ def test_which_places_are_left_alone(module: str, monkeypatch: pytest.MonkeyPatc
 
 def test_other_ignored_exceptions_are_printed() -> None:
     """What else Python ignores is printed as ever."""
-    code = "from harness import cli\nclass A:\n    def __del__(self):\n        1 / 0\ncli.app = A\ncli.main()"
+    code = "from harness.cli import main as cli\nclass A:\n    def __del__(self):\n        1 / 0\ncli.app = A\ncli.main()"
     process = run_python(code, check=False)
     assert process.returncode == 0
     assert "ZeroDivisionError" in process.stderr

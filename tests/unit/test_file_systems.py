@@ -10,7 +10,7 @@ import pytest
 
 import pruning
 from harness.errors import CannotRun
-from harness.report.report import write_text
+from harness.report.files import write_text
 from pruning import DestinationError, PrunePlan, prune_checkpoint
 from tests.file_systems import Mount, mount_read_only
 from tests.harness.command_line import run

@@ -16,7 +16,7 @@ from harness.models.self_agreement import (
     wrong_uncached,
 )
 from harness.models.session import Session
-from harness.report.report import FoundFault
+from harness.report.outcomes import FoundFault
 from harness.system.whose_error import ignoring_errors_of
 
 from .causes import adapter_attached, learns_a_prompt

@@ -9,7 +9,7 @@ from harness.checks.check import NotChecked, Undecided, fault, listed
 from harness.models.forward import TokenBatch, decoder_layers, holds_values, part_of, silenced, uncached_logits
 from harness.models.session import Session
 from harness.reference.tolerances import assert_logits_close
-from harness.report.report import FoundFault
+from harness.report.outcomes import FoundFault
 from harness.subject.subject import NORM_OF
 from harness.system.whose_error import ignoring_errors_of
 

@@ -9,7 +9,7 @@ import torch
 from harness.checks.check import fault, listed
 from harness.models.parts import adapter_names, has_adapter, unwrapped
 from harness.models.session import Session
-from harness.report.report import FoundFault
+from harness.report.outcomes import FoundFault
 from harness.subject.checkpoint_code import stale_code
 from harness.subject.stored import HEAD
 

@@ -29,7 +29,7 @@ from harness.models.parts import (
 )
 from harness.models.session import Session
 from harness.reference.tolerances import tolerance
-from harness.report.report import FoundFault
+from harness.report.outcomes import FoundFault
 from harness.system.whose_error import ignoring_errors_of, raised_by
 
 from .causes import (

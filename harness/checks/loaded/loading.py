@@ -27,7 +27,7 @@ from harness.models.parts import (
     unwrapped,
 )
 from harness.models.session import Session, missing_but_kept
-from harness.report.report import FoundFault
+from harness.report.outcomes import FoundFault
 from harness.subject.stored import canonical_key
 from harness.subject.subject import is_under
 from harness.subject.sublayer_keys import sublayer_of

@@ -15,7 +15,7 @@ from harness.models.batches import random_ids
 from harness.models.forward import cached_logits, uncached_logits, unpadded
 from harness.models.session import Session
 from harness.reference.tolerances import tolerance
-from harness.report.report import FoundFault
+from harness.report.outcomes import FoundFault
 from harness.system.whose_error import ignoring_errors_of
 
 _AT_ONCE: Final = 6

@@ -25,7 +25,7 @@ from harness.models.forward import (
 from harness.models.parts import pruned_parts, running_parts
 from harness.models.session import Session
 from harness.reference.tolerances import assert_logits_close
-from harness.report.report import FoundFault
+from harness.report.outcomes import FoundFault
 from harness.subject.subject import NORM_OF
 from harness.system.whose_error import ignoring_errors_of
 

@@ -17,7 +17,7 @@ from harness.checks.stored.generation_settings import settings_told_otherwise
 from harness.models.batches import random_ids
 from harness.models.forward import unpadded
 from harness.models.session import Session, first_line, has_tokenizer
-from harness.report.report import FoundFault
+from harness.report.outcomes import FoundFault
 from harness.subject.stock import stock_config_object
 from harness.system.panics import Panicked, panics_as_errors
 from harness.system.whose_error import raised_by

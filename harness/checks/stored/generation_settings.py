@@ -13,7 +13,7 @@ from typing import Any, Final
 from transformers import GenerationConfig
 
 from harness.checks.check import fault
-from harness.report.report import FoundFault
+from harness.report.outcomes import FoundFault
 from harness.subject.subject import Subject
 from harness.subject.untrusted_files import read_json_or_none
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from harness.checks.check import FaultFound, NotChecked, Numbers, fault, listed
-from harness.report.report import FoundFault
+from harness.report.outcomes import FoundFault
 from harness.subject.stored import EMBEDDING, HEAD, StoredTensor, canonical_key
 from harness.subject.subject import Subject, absent_plan, is_under
 from harness.subject.sublayer_keys import sublayer_of

@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 from harness.checks.check import FaultFound, NotChecked, Numbers, fault
-from harness.report.report import FoundFault
+from harness.report.outcomes import FoundFault
 from harness.subject.stock import STOCK_MODEL_TYPES
 from harness.subject.subject import Subject
 

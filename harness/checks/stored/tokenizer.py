@@ -8,7 +8,7 @@ from typing import Final
 
 from harness.checks.check import FaultFound, NotChecked, Numbers, Undecided, fault, listed
 from harness.models.session import has_tokenizer
-from harness.report.report import FoundFault
+from harness.report.outcomes import FoundFault
 from harness.subject.stored import EMBEDDING
 from harness.subject.subject import MANIFEST_FILE, Subject
 from harness.subject.untrusted_files import read_json_or_none

@@ -6,20 +6,20 @@ from harness.report.page import made_with, page, plan_strip
 from pruning import PrunePlan
 
 from .plot import metric_pictures
-from .record import Contribution, Scan
-from .view import ACROSS, NEAREST, column, estimate_text, facts, legend, nearest_rows, ranked_metrics
+from .record import Scan, row
+from .view import ACROSS, NEAREST, column, legend, nearest_rows
 
 _FIRST = 10
 
 
 def scan_page(scan: Scan) -> str:
     """Return the page of a scan."""
-    metrics = ranked_metrics(scan)
-    ranked = [_row(each, metrics) for each in scan.ranked(metrics[0])] if metrics else []
+    metrics = scan.ranked_metrics
+    ranked = [row(each, metrics) for each in scan.ranked(metrics[0])] if metrics else []
     return page(
         "scan.html",
         scan=scan,
-        facts=facts(scan),
+        facts=scan.facts(),
         ranked_by=metrics[0] if metrics else None,
         columns=["", *map(column, metrics)],
         first=ranked[:_FIRST],
@@ -33,8 +33,3 @@ def scan_page(scan: Scan) -> str:
         environment=scan.environment,
         made_with=made_with(scan.environment),
     )
-
-
-def _row(contribution: Contribution, metrics: list[str]) -> tuple[str, ...]:
-    estimates = (estimate_text(contribution.estimate(name)) if name in contribution.values else "" for name in metrics)
-    return contribution.name, *estimates

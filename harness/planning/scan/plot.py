@@ -12,7 +12,8 @@ from harness.errors import CannotRun
 from harness.report.pictures import PAGE_WIDTH, Picture, drawing, picture, save
 from harness.report.terminal import visible
 
-from .record import METRICS, Scan
+from .estimate import METRICS
+from .record import Scan
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -18,7 +18,7 @@ from harness.planning.sweep.calibration_text import Windows, bundled_texts, cut,
 from harness.planning.sweep.evaluation import Evaluator, ShareDone, portions
 from harness.planning.sweep.journal import Journal, opened
 from harness.planning.sweep.model import choose_mode, load_model, load_tokenizer, weights_digest
-from harness.report.report import write_text
+from harness.report.files import write_text
 from harness.subject.environment import environment
 from harness.subject.subject import read_subject
 from harness.system.libraries import quiet_libraries
@@ -27,7 +27,8 @@ from pruning import PrunePlan
 from pruning.files.source import Source, find_checkpoint, read_source
 from pruning.plan import SUBLAYERS, layer_count
 
-from .record import METRICS, Contribution, Distance, Scan, Window
+from .estimate import METRICS
+from .record import Contribution, Distance, Scan, Window
 
 RECORD_FILE: Final = "scan.json"
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from rich.console import Console, Group
 from rich.table import Table
 
-from harness.report.notebook import Summary, plan_text
 from harness.report.terminal import pairs, plain, section, stdout_console
 
-from .record import METRICS, Contribution, Estimate, Scan
+from .estimate import METRICS, estimate_text
+from .record import Scan, row
 
 _FIRST, _LAST = 20, 5
 ACROSS = "what enters and what leaves, over several layers"
 NEAREST = ("layers", "the nearest run of so many", METRICS["angular"].label)
-_SHOWN = 8  # at a prompt
 
 
 def print_scan(scan: Scan, *, console: Console | None = None) -> None:
@@ -23,47 +20,12 @@ def print_scan(scan: Scan, *, console: Console | None = None) -> None:
     (console or stdout_console()).print(Group(_summary(scan), *_ranking(scan), *_nearest(scan)))
 
 
-def estimate_text(estimate: Estimate) -> str:
-    """Return a mean with the ends of its interval, marked where that holds zero."""
-    if estimate.mean is None:
-        return "not finite"
-    if estimate.low is None or estimate.high is None:
-        return f"{estimate.mean:.3g}"
-    noise = "~ " if estimate.is_noise else ""
-    return f"{noise}{estimate.mean:.3g} ({estimate.low:.3g} to {estimate.high:.3g})"
-
-
-def scan_summary(scan: Scan) -> Summary:
-    """Return what a notebook shows of a scan: what is least missed; in HTML every sub-layer and layer, least first."""
-    metrics = ranked_metrics(scan)
-    ranked = scan.ranked(metrics[0]) if metrics else []
-    lines = facts(scan)
-    lines += [(each.name, f"{metrics[0]} {estimate_text(each.estimate(metrics[0]))}") for each in ranked[:_SHOWN]]
-    rows = [_row(each, metrics) for each in ranked]
-    title = f"by {metrics[0]}, the least first" if metrics else "distances alone"
-    return Summary(title, lines, ("", *metrics), rows)
-
-
 def _summary(scan: Scan) -> Table:
-    return pairs(*facts(scan))
-
-
-def facts(scan: Scan) -> list[tuple[str, str]]:
-    """Return what was scanned, and on what: names, and what they are."""
-    texts = dict.fromkeys(window.text for window in scan.windows)
-    rows = [
-        ("checkpoint", scan.checkpoint),
-        ("already pruned", plan_text(scan.plan)),
-        ("loaded as", scan.mode),
-        ("text", f"{len(scan.windows)} windows of {scan.window_tokens} tokens: {', '.join(texts)}"),
-    ]
-    if scan.nll.mean is not None:
-        rows.append(("nothing removed", f"negative log likelihood {estimate_text(scan.nll)} nats per token"))
-    return rows
+    return pairs(*scan.facts())
 
 
 def _ranking(scan: Scan) -> list[Group]:
-    metrics = ranked_metrics(scan)
+    metrics = scan.ranked_metrics
     if not metrics:
         return []
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -73,18 +35,13 @@ def _ranking(scan: Scan) -> list[Group]:
     ranked = scan.ranked(metrics[0])
     cut = len(ranked) > _FIRST + _LAST + 1
     for each in ranked[:_FIRST] if cut else ranked:
-        table.add_row(*_row(each, metrics))
+        table.add_row(*row(each, metrics))
     if cut:
         table.add_row(plain(f"... {len(ranked) - _FIRST - _LAST} more", "italic"))
         for each in ranked[-_LAST:]:
-            table.add_row(*_row(each, metrics))
+            table.add_row(*row(each, metrics))
     legends = [plain(line, "dim") for line in legend(scan)]
     return [section(f"by {metrics[0]}, the least first", "bold", table, *legends)]
-
-
-def ranked_metrics(scan: Scan) -> list[str]:
-    """Return what was measured of each sub-layer and layer, the one that they are ranked by first."""
-    return [name for name in scan.metrics if name != "angular"]
 
 
 def column(metric: str) -> str:
@@ -97,14 +54,7 @@ def legend(scan: Scan) -> list[str]:
     note = "Means over the windows, with 95 % intervals; ~ marks those that hold zero: on this much text, noise."
     if len(scan.windows) == 1:
         note = "One window tells no noise from what is: take more --tokens."
-    return [*(f"{name}: {METRICS[name].label}" for name in ranked_metrics(scan)), note]
-
-
-def _row(contribution: Contribution, metrics: Sequence[str]) -> list[str]:
-    return [
-        contribution.name,
-        *(estimate_text(contribution.estimate(name)) if name in contribution.values else "" for name in metrics),
-    ]
+    return [*(f"{name}: {METRICS[name].label}" for name in scan.ranked_metrics), note]
 
 
 def _nearest(scan: Scan) -> list[Group]:
@@ -113,8 +63,8 @@ def _nearest(scan: Scan) -> list[Group]:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in NEAREST:
         table.add_column(heading)
-    for row in nearest_rows(scan):
-        table.add_row(*row)
+    for cells in nearest_rows(scan):
+        table.add_row(*cells)
     return [section(ACROSS, "bold", table)]
 
 

@@ -6,8 +6,8 @@ from harness.report.page import made_with, page, plan_strip
 from pruning import PrunePlan
 
 from .plot import trade_off_picture
-from .record import Search
-from .view import COLUMNS, NOTE, facts, step_rows
+from .record import COLUMNS, Search
+from .view import NOTE
 
 
 def search_page(search: Search) -> str:
@@ -16,11 +16,11 @@ def search_page(search: Search) -> str:
     return page(
         "search.html",
         search=search,
-        facts=facts(search),
+        facts=search.facts(),
         plan=str(gone),
         strip=plan_strip(gone.to_dict(), search.layers),
         pictures=[trade_off_picture(search)],
-        steps=[row[1:] for row in (COLUMNS, *step_rows(search))],  # without numbers it fits on a phone
+        steps=[row[1:] for row in (COLUMNS, *search.step_rows())],  # without numbers it fits on a phone
         note=NOTE,
         environment=search.environment,
         made_with=made_with(search.environment),

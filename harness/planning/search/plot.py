@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.planning.scan.view import estimate_text
+from harness.planning.scan.estimate import estimate_text
 from harness.report.pictures import PAGE_WIDTH, PALETTE, Picture, drawing, picture, save
 from harness.report.terminal import visible
 

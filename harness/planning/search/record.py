@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Final, Self, TypeGuard
+from typing import Any, ClassVar
 
-from harness.errors import CannotRun
-from harness.planning.scan.record import Estimate, Window, estimate, of_type, read_values, read_window
+from harness.planning.scan.estimate import Estimate, estimate, estimate_text
+from harness.planning.scan.record import Window, require_one_a_window
 from harness.report.notebook import NotebookRecord, Summary
-from harness.report.report import read_record
-from pruning import PrunePlan, PruningError
+from harness.report.schema import JsonRecord
+from pruning import PrunePlan
 
-SCHEMA = 1
-KIND: Final = "search"
-"""What `kind` says in the JSON."""
+COLUMNS = ("step", "removed", "bytes left", "rise, nats per token")
 
 
 @dataclass(frozen=True)
@@ -33,12 +30,15 @@ class Step:
 
 
 @dataclass(frozen=True, repr=False)
-class Search(NotebookRecord):
+class Search(JsonRecord, NotebookRecord):
     """A search for a plan.
 
     `pruned` is what the checkpoint lacked before, `layers` how many decoder layers it has, `bytes` those of its
     tensors, `mode` how it was loaded, `budget` what was asked for, by option. Plans hold what the search removed alone.
     """
+
+    NAME: ClassVar = "search"
+    KIND: ClassVar = "search"
 
     checkpoint: str
     pruned: Mapping[str, list[int]]
@@ -52,6 +52,13 @@ class Search(NotebookRecord):
     windows: tuple[Window, ...]
     steps: tuple[Step, ...]
     environment: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        if not self.steps:
+            raise ValueError("it has no steps")
+        for plan in (self.pruned, *(each for step in self.steps for each in (step.removed, step.plan))):
+            PrunePlan.from_dict(plan)
+        require_one_a_window(self.windows, *(step.nll for step in self.steps))
 
     @property
     def plan(self) -> PrunePlan:
@@ -67,11 +74,39 @@ class Search(NotebookRecord):
         """Return which share of the bytes of all tensors is left after a step."""
         return step.kept_bytes / max(self.bytes, 1)
 
-    def summary(self) -> Summary:
-        """Return what people see first."""
-        from .view import search_summary  # which imports this module
+    def facts(self) -> list[tuple[str, str]]:
+        """Return what was searched, on what, and what was chosen: names, and what they are."""
+        texts = dict.fromkeys(window.text for window in self.windows)
+        last = self.steps[-1]
+        full = estimate(tuple(window.nll for window in self.windows))
+        budget = " ".join(f"{option} {value:g}" for option, value in self.budget.items())
+        return [
+            ("checkpoint", self.checkpoint),
+            ("already pruned", str(PrunePlan.from_dict(self.pruned))),
+            ("asked for", f"{budget}, {self.method}{f' of {self.width}' if self.method == 'beam' else ''}"),
+            ("loaded as", self.mode),
+            ("text", f"{len(self.windows)} windows of {self.window_tokens} tokens: {', '.join(texts)}"),
+            ("nothing removed", f"negative log likelihood {estimate_text(full)} nats per token"),
+            ("plan", f"{self.plan} ({len(self.plan.self_attn) + len(self.plan.mlp)} sub-layers)"),
+            ("bytes left", f"{last.kept_bytes:,} of {self.bytes:,} ({self.kept_share(last):.1%})"),
+            ("rise", f"{estimate_text(self.rise(last))} nats per token"),
+        ]
 
-        return search_summary(self)
+    def step_rows(self) -> list[tuple[str, ...]]:
+        """Return a row a step, below the headings `COLUMNS`."""
+        return [
+            (
+                str(number),
+                str(PrunePlan.from_dict(step.removed)),
+                f"{self.kept_share(step):.1%}",
+                estimate_text(self.rise(step)),
+            )
+            for number, step in enumerate(self.steps, 1)
+        ]
+
+    def summary(self) -> Summary:
+        """Return what people see first: what was chosen and what it costs; in HTML every step."""
+        return Summary(f"{self.plan}", self.facts(), COLUMNS, self.step_rows())
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a row a step: what went, bytes and their share that are left, and what it cost with its interval."""
@@ -86,60 +121,9 @@ class Search(NotebookRecord):
             for number, step in enumerate(self.steps, 1)
         ]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON holds it; the rises, which follow from it, are there for readers alone."""
-        content = asdict(self)
+    def fields(self) -> dict[str, Any]:
+        """Return what the JSON has; the rises, which follow from it, are there for readers alone."""
+        content = super().fields()
         for step, written in zip(self.steps, content["steps"], strict=True):
             written["rise"] = asdict(self.rise(step))
-        return {"schema": SCHEMA, "kind": KIND, **content}
-
-    @classmethod
-    def from_dict(cls, content: object) -> Self:
-        """Read what `to_dict` wrote; raises ValueError, in one line, for anything else."""
-        if not is_search(content) or content["schema"] != SCHEMA:
-            raise ValueError(f"not a search of schema {SCHEMA}")
-        try:
-            windows = tuple(map(read_window, content["windows"]))
-            search = cls(
-                checkpoint=of_type(content["checkpoint"], str),
-                pruned=PrunePlan.from_dict(content["pruned"]).to_dict(),
-                layers=of_type(content["layers"], int),
-                bytes=of_type(content["bytes"], int),
-                mode=of_type(content["mode"], str),
-                method=of_type(content["method"], str),
-                width=of_type(content["width"], int),
-                budget={of_type(name, str): of_type(value, (int, float)) for name, value in content["budget"].items()},
-                window_tokens=of_type(content["window_tokens"], int),
-                windows=windows,
-                steps=tuple(_step(step, len(windows)) for step in content["steps"]),
-                environment=of_type(content["environment"], Mapping),
-            )
-            if not search.steps:
-                raise ValueError("it has no steps")
-        except KeyError as error:
-            raise ValueError(f"not a search of schema {SCHEMA}: it has no {error}") from None
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, PruningError) as error:
-            raise ValueError(f"not a search of schema {SCHEMA}: {error}") from None
-        return search
-
-    @classmethod
-    def from_file(cls, path: Path) -> Self:
-        """Read a search's JSON file; raises CannotRun, naming it."""
-        try:
-            return cls.from_dict(read_record(path, "search"))
-        except ValueError as error:
-            raise CannotRun(f"{path} is no search of prunecheck: {error}") from None
-
-
-def is_search(content: object) -> TypeGuard[Mapping[str, Any]]:
-    """Whether what a JSON file holds says of itself that it is a search."""
-    return isinstance(content, Mapping) and content.get("kind") == KIND and "schema" in content
-
-
-def _step(content: Mapping[str, Any], windows: int) -> Step:
-    return Step(
-        removed=PrunePlan.from_dict(content["removed"]).to_dict(),
-        plan=PrunePlan.from_dict(content["plan"]).to_dict(),
-        kept_bytes=of_type(content["kept_bytes"], int),
-        nll=read_values(content["nll"], windows),
-    )
+        return content

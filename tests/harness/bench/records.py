@@ -4,7 +4,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from harness.bench.record import Benchmark, Measurement, ModeRecord, Prediction, counted
+from harness.bench.measurement import Measurement, Prediction, counted
+from harness.bench.record import Benchmark, ModeRecord
 
 BYTES = Prediction("bytes", 1000, 800)
 

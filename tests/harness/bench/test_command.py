@@ -76,7 +76,7 @@ def test_compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert capsys.readouterr().err == ""
     for both in ((good, report), (report, good)):
         assert run(monkeypatch, "compare", *both) == 2
-        assert capsys.readouterr().err.startswith(f"prunecheck: {report} is no benchmark of prunecheck: ")
+        assert capsys.readouterr().err.startswith(f"prunecheck: {report} is not a benchmark of prunecheck: ")
 
 
 def test_nothing_could_be_measured(

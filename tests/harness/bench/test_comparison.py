@@ -3,7 +3,7 @@
 import pytest
 
 from harness.bench.comparison import compare_benchmarks, print_benchmark_comparison
-from harness.bench.record import Measurement
+from harness.bench.measurement import Measurement
 from tests.harness.bench.records import benchmark_of, seconds, size
 from tests.harness.reports import printed
 

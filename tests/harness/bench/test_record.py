@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 
 from harness import CannotRun
-from harness.bench.record import Benchmark, Measurement, Prediction, is_benchmark
+from harness.bench.measurement import Measurement, Prediction
+from harness.bench.record import Benchmark
 from tests.harness.bench.records import BYTES, benchmark_of, benchmarks, seconds, size
 from tests.harness.reports import passed, report_of
 
@@ -17,7 +18,7 @@ from tests.harness.reports import passed, report_of
 def test_round_trip(record: Benchmark) -> None:
     """Whatever a benchmark holds, its JSON gives it back."""
     written = json.loads(json.dumps(record.to_dict()))
-    assert is_benchmark(written)
+    assert Benchmark.is_in(written)
     assert Benchmark.from_dict(written) == record
 
 
@@ -83,10 +84,10 @@ def test_something_else(path: tuple[Any, ...], value: Any, tmp_path: Path) -> No
     """A file that holds anything else is told of in one line that names it."""
     file = tmp_path / "record.json"
     file.write_text(json.dumps(_with(path, value)), encoding="utf-8")
-    with pytest.raises(CannotRun, match=r"^[^\n]*record\.json is no benchmark of prunecheck: [^\n]+$"):
+    with pytest.raises(CannotRun, match=r"^[^\n]*record\.json is not a benchmark of prunecheck: [^\n]+$"):
         Benchmark.from_file(file)
 
 
 def test_a_report_is_none() -> None:
     """The report of a check is not taken for a benchmark."""
-    assert not is_benchmark(report_of(passed("stored.keys")).to_dict())
+    assert not Benchmark.is_in(report_of(passed("stored.keys")).to_dict())

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.bench.disk import stored_costs
-from harness.bench.record import Measurement
+from harness.bench.measurement import Measurement
 from harness.bench.run_costs import Workload, running_costs
 from harness.faults.catalogue.code import RESIDENT
 from harness.faults.catalogue.weights import keep_pruned_keys

@@ -7,9 +7,11 @@ from hypothesis import given, settings
 
 from harness import CannotRun
 from harness.bench import plot
+from harness.bench.measurement import Measurement
 from harness.bench.plot import plotted, require_plottable, write_plot
-from harness.bench.record import Benchmark, Measurement, ModeRecord
-from harness.bench.view import arrived, print_benchmark, quantity, speed_spread
+from harness.bench.record import Benchmark, ModeRecord
+from harness.bench.view import print_benchmark, speed_spread
+from harness.bench.words import arrived, quantity
 from tests.harness.bench.records import benchmark_of, benchmarks, seconds, size
 from tests.harness.reports import printed
 

@@ -13,7 +13,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from harness.faults import Fault, SoundVariant
 from harness.judge.judge import check_checkpoint, check_model
-from harness.report.report import CheckRecord, Report
+from harness.report.outcomes import CheckRecord
+from harness.report.report import Report
 from harness.system.libraries import quiet_libraries
 from harness.tiny import TinySpec, write_tiny_checkpoint
 from pruning import PrunePlan, prune_checkpoint

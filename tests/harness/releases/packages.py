@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness.releases.judging import Listener, Request
-from harness.releases.record import SetRecord
+from harness.releases.set_record import SetRecord
 from tests.harness.reports import FAULT, failed, passed, report_of
 
 

@@ -15,9 +15,10 @@ from harness.releases import bisect
 from harness.releases.bisect import run_bisect
 from harness.releases.judging import Judge, Listener, Request
 from harness.releases.page import bisection_page
-from harness.releases.record import Bisection, SetRecord
+from harness.releases.record import Bisection
+from harness.releases.set_record import SetRecord
 from harness.releases.view import print_bisection
-from harness.report.report import EXIT_CODES
+from harness.report.outcomes import EXIT_CODES
 from tests.harness.command_line import run
 from tests.harness.releases.packages import FakeJudge, Index, report
 from tests.harness.reports import failed, passed, printed, report_of

@@ -8,9 +8,10 @@ import pytest
 from harness.errors import CannotRun
 from harness.releases.matrix import run_matrix
 from harness.releases.page import matrix_page
-from harness.releases.record import Matrix, SetRecord
-from harness.releases.view import Row, check_rows, print_matrix
-from harness.report.report import EXIT_CODES, Coverage
+from harness.releases.record import Matrix
+from harness.releases.set_record import Row, SetRecord, check_rows
+from harness.releases.view import print_matrix
+from harness.report.outcomes import EXIT_CODES, Coverage
 from tests.harness.command_line import run
 from tests.harness.releases.packages import FakeJudge, Index, report
 from tests.harness.reports import printed

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from harness.planning.scan.estimate import METRICS, Estimate, estimate
 from harness.planning.scan.plot import write_pictures
-from harness.planning.scan.record import METRICS, Contribution, Distance, Estimate, Scan, Window, estimate
+from harness.planning.scan.record import Contribution, Distance, Scan, Window
 from harness.planning.scan.view import print_scan
 
 pytestmark = pytest.mark.newest
