@@ -20,7 +20,7 @@ pytestmark = pytest.mark.newest  # nothing here depends on the version of transf
 
 LEAVE = """
 import os, sys, time
-from harness.scratch import scratch_folder
+from harness.system.scratch import scratch_folder
 with scratch_folder() as folder:
     (folder / "weights").mkdir()
     (folder / "weights" / "file").write_text("x")

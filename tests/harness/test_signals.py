@@ -70,7 +70,7 @@ cli.main()
 LOCK = """
 import os, signal, sys, threading, time
 from _thread import start_new_thread
-from harness.signals import Ended, exit_at_signals
+from harness.system.signals import Ended, exit_at_signals
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 exit_at_signals()

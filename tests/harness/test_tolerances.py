@@ -147,7 +147,7 @@ def test_its_own_frame_is_hidden(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """
         import torch
-        from harness.tolerances import assert_logits_close
+        from harness.reference.tolerances import assert_logits_close
 
         def test_it():
             ones = torch.ones(1, 1, 2)

@@ -139,7 +139,7 @@ def test_a_rename_that_fails_leaves_old_or_new(old, monkeypatch, failing):
 KILLED = """
 import os, shutil, signal, sys
 from pathlib import Path
-from pruning.staging import staged_directory
+from pruning.writing.staging import staged_directory
 
 left = int(sys.argv[2])
 

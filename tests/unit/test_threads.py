@@ -13,7 +13,7 @@ from tests.unit.checkpoints import run_python
 # step is an instruction of Python's own, there or in what it calls. What is done goes well, or fails by itself.
 INTERRUPT = """
 import sys, time
-from pruning.threads import run_side_by_side
+from pruning.writing.threads import run_side_by_side
 
 class Interrupt(BaseException):
     pass
