@@ -250,7 +250,7 @@ def _asked(get: Callable[[], Any]) -> tuple[Any, str | None]:
     """Return what a session has, or why it has none: out of the `except`, pytest tells of that in one line."""
     try:
         return get(), None
-    except _harness("checks.check").NotChecked as error:
+    except _harness("errors").NotChecked as error:
         return None, str(error)
 
 

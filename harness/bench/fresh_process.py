@@ -21,8 +21,7 @@ from typing import Any, Final, Literal
 import psutil
 import torch
 
-from harness.checks.check import NotChecked
-from harness.errors import CannotRun
+from harness.errors import CannotRun, NotChecked
 from harness.models.batches import random_ids
 from harness.models.forward import uncached_logits, unpadded
 from harness.models.modes import LoadingMode

@@ -8,12 +8,10 @@ from pathlib import Path
 
 import torch
 
-from harness.checks.check import NotChecked
-from harness.errors import CannotRun
-from harness.judge.runner import new_session
+from harness.errors import CannotRun, NotChecked
 from harness.models.memory import available_bytes, too_large
 from harness.models.modes import LoadingMode, loading_modes
-from harness.models.session import first_line
+from harness.models.session import first_line, new_session
 from harness.subject.environment import environment
 from harness.subject.stock import stock_config_object
 from harness.subject.subject import Subject, read_subject

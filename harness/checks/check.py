@@ -22,17 +22,6 @@ class FaultFound(AssertionError):
         super().__init__("; ".join(lines))
 
 
-class NotChecked(Exception):
-    """A check could not look, or had nothing to look at; the message is the reason."""
-
-
-class Undecided(Exception):
-    """A check looked, and what it saw decides nothing; the message is the reason.
-
-    The verdict is then undecided, unless that is accepted with `allow_partial`.
-    """
-
-
 @dataclass(frozen=True)
 class Check:
     """A property by name. `run` takes a Subject if `mode` is None, else a Session of that loading mode."""

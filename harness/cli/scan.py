@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from harness.errors import CannotRun
 
 
 def scan(
@@ -42,13 +44,12 @@ def scan(
 
     Interrupted, the same command goes on where it was. Exit code 0: measured; 2: it could not be.
     """
-    from harness.models.options import scan_options
     from harness.report.files import require_writable, write_text
     from harness.system.progress import count_progress
 
     for path in (json_file, html_file):
         require_writable(path)
-    options = scan_options(metric=metric, device_map=device_map, dtype=dtype)
+    options = _scan_options(metric=metric, device_map=device_map, dtype=dtype)
 
     from harness.planning.scan.plot import can_plot, write_pictures
     from harness.planning.scan.run import scan_checkpoint  # torch and transformers
@@ -67,3 +68,17 @@ def scan(
         from harness.planning.scan.page import scan_page
 
         write_text(html_file, scan_page(record))
+
+
+def _scan_options(*, metric: str | None, device_map: str | None, dtype: str | None) -> dict[str, Any]:
+    """Return keyword arguments of `scan_checkpoint` from options as typed: one way of loading, several metrics.
+
+    Raises CannotRun for an unknown name, and for several ways of loading.
+    """
+    from harness.models.options import chosen_names, one_way_of_loading
+    from harness.planning.scan.estimate import METRICS  # numpy, for which the other commands have no use
+
+    options: dict[str, Any] = {"metrics": chosen_names("--metric", metric, tuple(METRICS))}
+    if not options["metrics"]:
+        raise CannotRun(f"--metric names nothing: choose among {', '.join(METRICS)}")
+    return options | one_way_of_loading(device_map=device_map, dtype=dtype)

@@ -10,6 +10,7 @@ from harness.models.batches import BATCHES
 from harness.models.layers import computing_otherwise
 from harness.models.memory import available_bytes, too_large
 from harness.models.modes import LoadingMode, mode_of
+from harness.models.session import new_session
 from harness.report.outcomes import FoundFault
 from harness.subject.subject import Subject
 from harness.system.scratch import scratch_folder
@@ -18,7 +19,7 @@ from harness.system.whose_error import raised_by
 from .all_checks import checks
 from .diagnosis import diagnose
 from .repair import repaired
-from .runner import Judged, new_session, run_checks
+from .runner import Judged, run_checks
 
 _OF_WHAT_IS_PRUNED: Final = frozenset({"residual", "gate", "plan"})
 _WHAT_RUNS: Final = frozenset({"called", "poison", "logits"})  # checks

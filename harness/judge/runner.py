@@ -6,13 +6,11 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from harness.checks.check import Check, FaultFound, NotChecked, Undecided
-from harness.models.memory import available_bytes, too_large
-from harness.models.modes import LoadingMode
-from harness.models.session import Session
+from harness.checks.check import Check, FaultFound
+from harness.errors import NotChecked, Undecided
+from harness.models.session import Session, new_session
 from harness.report.outcomes import CheckRecord, FoundFault, Outcome
 from harness.subject.subject import Subject
 from harness.system.crashes import last_line, whole_traceback
@@ -61,19 +59,6 @@ def run_checks(
         if session is not None:
             session.close()
     return Judged(tuple(records), faults, tuple(dict.fromkeys(subject.findings)))
-
-
-def new_session(
-    subject: Subject, mode: LoadingMode, scratch: Path, model: Any = None, memory: int | None = None
-) -> Session:
-    """Return the session of a mode, with a folder of its own; one whose models do not fit loads none."""
-    folder = scratch / mode.name
-    folder.mkdir(parents=True, exist_ok=True)
-    session = Session(subject, mode, folder, model)
-    available = available_bytes() if memory is None else memory
-    if model is None and (reason := too_large(subject, mode, available)):
-        session.refused = reason
-    return session
 
 
 def run_check(check: Check, target: Any) -> tuple[CheckRecord, tuple[FoundFault, ...]]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.checks.check import NotChecked
+from harness.errors import NotChecked
 from harness.subject.stored import CONFIG_FILE, INDEX_FILE, SINGLE_FILE
 from harness.subject.subject import Subject
 from pruning.families import FAMILIES

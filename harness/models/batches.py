@@ -10,7 +10,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from harness.checks.check import NotChecked
+from harness.errors import NotChecked
 
 from .forward import TokenBatch, unpadded
 

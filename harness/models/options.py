@@ -30,9 +30,9 @@ def judging_options(
     """
     return {
         "plan": None if plan is None else PrunePlan.from_file(plan),
-        "device_map": _names("--device-map", device_map, PLACES, _PLACES_BY_OTHER_NAMES, ("disk-all",)),
-        "dtype": _names("--dtype", dtype, DTYPES),
-        "quantisation": _names("--quantisation", quantisation, QUANTISATIONS, {"none": ()}),
+        "device_map": chosen_names("--device-map", device_map, PLACES, _PLACES_BY_OTHER_NAMES, ("disk-all",)),
+        "dtype": chosen_names("--dtype", dtype, DTYPES),
+        "quantisation": chosen_names("--quantisation", quantisation, QUANTISATIONS, {"none": ()}),
     }
 
 
@@ -51,31 +51,18 @@ def benchmark_options(*, device_map: str, dtype: str | None, quantisation: str) 
     Raises CannotRun for an unknown name.
     """
     return {
-        "device_map": _names("--device-map", device_map, PLACES, _PLACES_BY_OTHER_NAMES, ("disk-all",)),
-        "dtype": None if dtype is None else _names("--dtype", dtype, DTYPES, {"none": ()}),
-        "quantisation": _names("--quantisation", quantisation, QUANTISATIONS, {"none": ()}),
+        "device_map": chosen_names("--device-map", device_map, PLACES, _PLACES_BY_OTHER_NAMES, ("disk-all",)),
+        "dtype": None if dtype is None else chosen_names("--dtype", dtype, DTYPES, {"none": ()}),
+        "quantisation": chosen_names("--quantisation", quantisation, QUANTISATIONS, {"none": ()}),
     }
-
-
-def scan_options(*, metric: str | None, device_map: str | None, dtype: str | None) -> dict[str, Any]:
-    """Return keyword arguments of `scan_checkpoint` from options as typed: one way of loading, several metrics.
-
-    Raises CannotRun for an unknown name, and for several ways of loading.
-    """
-    from harness.planning.scan.estimate import METRICS
-
-    options: dict[str, Any] = {"metrics": _names("--metric", metric, tuple(METRICS))}
-    if not options["metrics"]:
-        raise CannotRun(f"--metric names nothing: choose among {', '.join(METRICS)}")
-    return options | one_way_of_loading(device_map=device_map, dtype=dtype)
 
 
 def one_way_of_loading(*, device_map: str | None, dtype: str | None) -> dict[str, Any]:
     """Return a place and a dtype, None for what was not typed; raises CannotRun for unknown names and for several."""
     options: dict[str, Any] = {}
     for name, text, chosen in (
-        ("device_map", device_map, _names("--device-map", device_map, PLACES, _ONE_PLACE, ("disk-all",))),
-        ("dtype", dtype, _names("--dtype", dtype, DTYPES)),
+        ("device_map", device_map, chosen_names("--device-map", device_map, PLACES, _ONE_PLACE, ("disk-all",))),
+        ("dtype", dtype, chosen_names("--dtype", dtype, DTYPES)),
     ):
         if text is not None and len(chosen) != 1:
             raise CannotRun(f"--{name.replace('_', '-')} {text} is not one way of loading: name one")
@@ -93,13 +80,17 @@ def whole_numbers(option: str, text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(numbers))
 
 
-def _names(
+def chosen_names(
     option: str,
     text: str | None,
     known: tuple[str, ...],
     other_names: dict[str, tuple[str, ...]] | None = None,
     on_demand: tuple[str, ...] = (),
 ) -> tuple[str, ...]:
+    """Return the names of a list as typed, each once, `known` for None; raises CannotRun for an unknown one.
+
+    `other_names` stand for several known ones; names `on_demand` are known, and none of those that None stands for.
+    """
     if text is None:
         return known
     chosen: list[str] = []

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-from harness.checks.check import NotChecked
+from harness.errors import NotChecked
 from harness.reference.models import load_stock, with_zero_weights, without_sublayers
 from harness.subject.checkpoint_code import cannot_be_imported
 from harness.subject.stock import stock_config_object
@@ -27,6 +27,7 @@ from harness.system.signals import ended_by
 from pruning.load import hub_kernel
 
 from .bare_state_dict import completed
+from .memory import available_bytes, too_large
 from .modes import LoadingMode, given_arguments
 
 
@@ -266,3 +267,16 @@ def has_tokenizer(root: Path) -> bool:
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, its class's name if it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def new_session(
+    subject: Subject, mode: LoadingMode, scratch: Path, model: Any = None, memory: int | None = None
+) -> Session:
+    """Return the session of a mode, with a folder of its own; one whose models do not fit loads none."""
+    folder = scratch / mode.name
+    folder.mkdir(parents=True, exist_ok=True)
+    session = Session(subject, mode, folder, model)
+    available = available_bytes() if memory is None else memory
+    if model is None and (reason := too_large(subject, mode, available)):
+        session.refused = reason
+    return session

@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from harness.checks.check import Check
-from harness.judge.runner import new_session
-from harness.models.session import Session
+from harness.models.session import Session, new_session
 
 from .preparing import prepared
 

@@ -10,7 +10,8 @@ from xml.etree import ElementTree
 import pytest
 
 from harness import assert_sound
-from harness.checks.check import Check, FaultFound, NotChecked, Numbers, Undecided, fault
+from harness.checks.check import Check, FaultFound, Numbers, fault
+from harness.errors import NotChecked, Undecided
 from harness.judge import judge
 from harness.judge.all_checks import checks
 from harness.judge.judge import check_checkpoint, check_model

@@ -149,7 +149,10 @@ def without(name: str) -> dict[str, Any]:
         (json.dumps(GOLDEN_REPORT.to_dict()).replace('"failed"', '"lost"'), "Invalid enum value 'lost'"),
         (json.dumps(GOLDEN_REPORT.to_dict()).replace("1e-05", '"1e-05"'), "`$.checks["),
         ("[" * 100_000, "it is nested too deeply"),
-        (json.dumps(GOLDEN_REPORT.to_dict() | {"checks": [{"name": "stored.keys"}]}), "missing required field `outcome`"),
+        (
+            json.dumps(GOLDEN_REPORT.to_dict() | {"checks": [{"name": "stored.keys"}]}),
+            "missing required field `outcome`",
+        ),
         (json.dumps(GOLDEN_REPORT.to_dict() | {"checks": 3}), "`$.checks`"),
         ("{", "Expecting property name"),
         ("", "Expecting value"),

@@ -137,7 +137,9 @@ def test_which_places_are_left_alone(module: str, monkeypatch: pytest.MonkeyPatc
 
 def test_other_ignored_exceptions_are_printed() -> None:
     """What else Python ignores is printed as ever."""
-    code = "from harness.cli import main as cli\nclass A:\n    def __del__(self):\n        1 / 0\ncli.app = A\ncli.main()"
+    code = (
+        "from harness.cli import main as cli\nclass A:\n    def __del__(self):\n        1 / 0\ncli.app = A\ncli.main()"
+    )
     process = run_python(code, check=False)
     assert process.returncode == 0
     assert "ZeroDivisionError" in process.stderr

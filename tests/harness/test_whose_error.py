@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from harness.checks.check import Check, FaultFound, NotChecked
+from harness.checks.check import Check, FaultFound
 from harness.checks.explain import logits as explain
 from harness.checks.loaded import candidate, logits, running
 from harness.checks.loaded.candidate import candidate_logits, candidate_runs, reference_fails
+from harness.errors import NotChecked
 from harness.judge.runner import run_check
 from harness.models import forward
 from harness.models.forward import uncached_logits, unpadded

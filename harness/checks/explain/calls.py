@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from harness.checks.check import NotChecked, Undecided, fault, listed
+from harness.checks.check import fault, listed
+from harness.errors import NotChecked, Undecided
 from harness.models.forward import TokenBatch, decoder_layers, holds_values, part_of, silenced, uncached_logits
 from harness.models.session import Session
 from harness.reference.tolerances import assert_logits_close

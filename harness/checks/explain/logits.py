@@ -12,7 +12,8 @@ from dataclasses import replace
 
 from torch import nn
 
-from harness.checks.check import NotChecked, Undecided, fault, listed
+from harness.checks.check import fault, listed
+from harness.errors import NotChecked, Undecided
 from harness.models.batches import BATCHES
 from harness.models.forward import TokenBatch, decoder_layers, holds_values, part_of, uncached_logits, unpadded
 from harness.models.layers import not_passed_on, without_the_mask

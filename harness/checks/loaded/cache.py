@@ -21,8 +21,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from harness.checks.check import FaultFound, NotChecked, Numbers
+from harness.checks.check import FaultFound, Numbers
 from harness.checks.explain.cache import Observe, cache_differs
+from harness.errors import NotChecked
 from harness.models.batches import random_ids
 from harness.models.forward import NEW_CACHE, TokenBatch, cached_logits, unpadded
 from harness.models.generation import generated_steps, with_new_tokens

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.checks.check import FaultFound, NotChecked, Undecided
+from harness.checks.check import FaultFound
 from harness.checks.explain.logits import raised
+from harness.errors import NotChecked, Undecided
 from harness.models.batches import random_ids
 from harness.models.forward import TokenBatch, cache_of, input_device, uncached_logits, unpadded
 from harness.models.session import Session

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from harness.checks.check import FaultFound, NotChecked, Numbers, fault, listed
+from harness.checks.check import FaultFound, Numbers, fault, listed
 from harness.checks.explain.causes import (
     another_class,
     buffers_wrong,
@@ -19,6 +19,7 @@ from harness.checks.explain.causes import (
 from harness.checks.explain.logits import load_failed
 from harness.checks.explain.offloaded import offloaded_names
 from harness.checks.stored.config import differing_entries
+from harness.errors import NotChecked
 from harness.models.parts import (
     adapter_names,
     buffer_differences,

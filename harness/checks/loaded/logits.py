@@ -7,8 +7,9 @@ from typing import Final
 
 from torch import Tensor, nn
 
-from harness.checks.check import FaultFound, NotChecked, Numbers
+from harness.checks.check import FaultFound, Numbers
 from harness.checks.explain.logits import logits_differ
+from harness.errors import NotChecked
 from harness.models.batches import BATCHES
 from harness.models.forward import TokenBatch, decoder_layers, holds_values, part_of, residual_stream, uncached_logits
 from harness.models.session import Session

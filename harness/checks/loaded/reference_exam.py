@@ -15,7 +15,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from harness.checks.check import NotChecked, Undecided
+from harness.errors import NotChecked, Undecided
 from harness.models.forward import TokenBatch, uncached_logits
 from harness.models.self_agreement import Observed
 from harness.models.session import Session

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 
-from harness.checks.check import FaultFound, NotChecked, Numbers, fault, listed
+from harness.checks.check import FaultFound, Numbers, fault, listed
 from harness.checks.stored.values import as_bytes
+from harness.errors import NotChecked
 from harness.models.batches import BATCHES
 from harness.models.forward import uncached_logits
 from harness.models.session import Session, first_line

@@ -9,8 +9,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from harness.checks.check import FaultFound, NotChecked, Numbers, fault
+from harness.checks.check import FaultFound, Numbers, fault
 from harness.checks.explain.calls import call_faults, named
+from harness.errors import NotChecked
 from harness.models.batches import BATCHES
 from harness.models.forward import (
     PARTS,

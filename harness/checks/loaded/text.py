@@ -10,10 +10,11 @@ from typing import Any, Final
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from harness.checks.check import FaultFound, NotChecked, Numbers, fault
+from harness.checks.check import FaultFound, Numbers, fault
 from harness.checks.explain.cache import text_differs
 from harness.checks.explain.logits import logits_differ
 from harness.checks.stored.generation_settings import settings_told_otherwise
+from harness.errors import NotChecked
 from harness.models.batches import random_ids
 from harness.models.forward import unpadded
 from harness.models.session import Session, first_line, has_tokenizer

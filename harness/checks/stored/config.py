@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from transformers import GenerationConfig
 
-from harness.checks.check import FaultFound, NotChecked, Numbers, fault, listed
+from harness.checks.check import FaultFound, Numbers, fault, listed
+from harness.errors import NotChecked
 from harness.report.outcomes import FoundFault
 from harness.subject.stock import stock_config_object
 from harness.subject.subject import MANIFEST_FILE, PRUNED_MODEL_TYPES, Subject, absent_plan

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from harness.checks.check import FaultFound, NotChecked, Numbers, fault, listed
+from harness.checks.check import FaultFound, Numbers, fault, listed
+from harness.errors import NotChecked
 from harness.report.outcomes import FoundFault
 from harness.subject.stored import EMBEDDING, HEAD, StoredTensor, canonical_key
 from harness.subject.subject import Subject, absent_plan, is_under

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-from harness.checks.check import FaultFound, NotChecked, Numbers, fault
+from harness.checks.check import FaultFound, Numbers, fault
+from harness.errors import NotChecked
 from harness.report.outcomes import FoundFault
 from harness.subject.stock import STOCK_MODEL_TYPES
 from harness.subject.subject import Subject

@@ -6,7 +6,8 @@ import hashlib
 from pathlib import Path, PurePath
 from typing import Final
 
-from harness.checks.check import FaultFound, NotChecked, Numbers, Undecided, fault, listed
+from harness.checks.check import FaultFound, Numbers, fault, listed
+from harness.errors import NotChecked, Undecided
 from harness.models.session import has_tokenizer
 from harness.report.outcomes import FoundFault
 from harness.subject.stored import EMBEDDING

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import torch
 
-from harness.checks.check import FaultFound, NotChecked, Numbers, fault, listed
+from harness.checks.check import FaultFound, Numbers, fault, listed
+from harness.errors import NotChecked
 from harness.report.outcomes import FoundFault
 from harness.subject.stored import HEAD, StoredTensor, canonical_key, tensors_file_by_file
 from harness.subject.subject import MANIFEST_FILE, Subject, is_under
