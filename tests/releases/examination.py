@@ -19,8 +19,9 @@ import torch
 import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers import BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+from benchmarks.least_code import with_least_code
 from harness.faults import FAULTS, SOUND_VARIANTS, plant
 from harness.judge.judge import check_checkpoint
 from harness.reference.models import identity_reference, load_stock, reference_logits, zero_weight_reference
@@ -29,6 +30,7 @@ from harness.strategies import plans, tiny_specs
 from harness.system.libraries import quiet_libraries
 from harness.tiny import TinySpec
 from pruning import PrunePlan, load_pruned
+from pruning.families import FAMILIES
 
 from .cases import (
     CACHES,
@@ -161,7 +163,23 @@ def sound_variants(folder: Path) -> Iterator[Case]:
     """The judge calls sound what is sound."""
     pair = _exam_pair(folder)
     for name in _plantable(SOUND_VARIANTS, pair):
-        yield name, partial(_judged, "sound", pair, name, folder / f"sound-{name}"), lambda: None
+        variant = folder / f"sound-{name}"
+        yield name, partial(_judged, "sound", pair, name, variant), partial(_code_of_its_own, pair.base, variant)
+
+
+def _code_of_its_own(base: Path, variant: Path) -> None:
+    """Of a variant with others' code: the stock model, loaded by two classes that add nothing, is the stock model."""
+    if any((variant / name).exists() for family in FAMILIES for name in family.code_names):
+        return  # ours, which nothing of upstream's excuses
+    with tempfile.TemporaryDirectory() as scratch:
+        own = Path(scratch) / "least"
+        with_least_code(base, own)
+        model = AutoModelForCausalLM.from_pretrained(own, trust_remote_code=True)
+        ids = batch(padded=False).ids
+        expected = reference_logits(load_stock(base), ids)
+        assert_logits_close(
+            reference_logits(model, ids), expected, dtype="float32", operation="reference", context="stock"
+        )
 
 
 def faults(folder: Path) -> Iterator[Case]:
