@@ -3,7 +3,52 @@
 Light to import: torch and transformers are loaded with the first function that needs them.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .bench.record import Benchmark
+    from .bench.run import benchmark_checkpoint
+    from .errors import CannotRun
+    from .judge.judge import check_checkpoint, check_model
+    from .planning.scan.record import Scan
+    from .planning.scan.run import scan_checkpoint
+    from .planning.search.record import Search
+    from .planning.search.run import search_plan
+    from .releases.bisect import run_bisect
+    from .releases.matrix import run_matrix
+    from .releases.record import Bisection, Matrix
+    from .report.report import Report
+    from .testing.assertions import (
+        assert_cache_agrees,
+        assert_logits_close,
+        assert_model_sound,
+        assert_same_logits,
+        assert_sound,
+        assert_stored_as_planned,
+    )
+
+__all__ = [
+    "Benchmark",
+    "Bisection",
+    "CannotRun",
+    "Matrix",
+    "Report",
+    "Scan",
+    "Search",
+    "assert_cache_agrees",
+    "assert_logits_close",
+    "assert_model_sound",
+    "assert_same_logits",
+    "assert_sound",
+    "assert_stored_as_planned",
+    "benchmark_checkpoint",
+    "check_checkpoint",
+    "check_model",
+    "run_bisect",
+    "run_matrix",
+    "scan_checkpoint",
+    "search_plan",
+]
 
 _HOMES = {
     "check_checkpoint": "harness.judge.judge",
@@ -28,8 +73,6 @@ _HOMES = {
     "assert_stored_as_planned": "harness.testing.assertions",
 }
 
-__all__ = list(_HOMES)  # the names are those of the table
-
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
@@ -37,3 +80,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'harness' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
