@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +21,6 @@ from pruning import PrunePlan
 from .all_checks import checks, selected
 from .carried_code import told_apart, told_apart_of_model
 from .diagnosis import diagnose
-from .hidden_faults import faults_of_the_code, faults_of_the_layers
 from .runner import Judged, Progress, run_check, run_checks
 
 
@@ -80,12 +78,7 @@ def check_checkpoint(
             judged = run_in_processes(subject, chosen, workers, memory, progress)
         else:
             judged = run_checks(subject, chosen, memory=memory, progress=progress)
-        judged, faults = _diagnosed(
-            judged,
-            lambda: told_apart(subject, chosen, judged, memory, progress),
-            code=lambda told: faults_of_the_code(subject, judged, {fault.family for fault in told}, memory),
-            layers=lambda told: faults_of_the_layers(subject, judged, told, memory),
-        )
+        judged, faults = _diagnosed(judged, lambda: told_apart(subject, chosen, judged, memory, progress))
     options = {
         "device_map": list(device_map), "dtype": list(dtype), "quantisation": list(quantisation), "keyword": keyword,
         "trust_remote_code": trust_remote_code,
@@ -118,11 +111,7 @@ def check_model(
         try:
             model.eval()
             judged = run_checks(subject, chosen, model=model, progress=progress)
-            judged, faults = _diagnosed(
-                judged,
-                lambda: told_apart_of_model(model, subject, chosen, judged),
-                layers=lambda told: faults_of_the_layers(subject, judged, told, model=model),
-            )
+            judged, faults = _diagnosed(judged, lambda: told_apart_of_model(model, subject, chosen, judged))
         finally:
             for module, was_training in training.items():  # parts may be frozen in evaluation mode
                 module.training = was_training
@@ -143,34 +132,27 @@ def checks_that_fit(subject: Subject, modes: list[LoadingMode], memory: int | No
 
 
 def _diagnosed(
-    judged: Judged,
-    tell_apart: Callable[[], tuple[Sequence[FoundFault], Judged]],
-    **steps: Callable[[Sequence[FoundFault]], Iterable[FoundFault]],
+    judged: Judged, tell_apart: Callable[[], tuple[Sequence[FoundFault], Judged]]
 ) -> tuple[Judged, tuple[FoundFault, ...]]:
-    """Return the faults to tell: the causes of what was found, and what each step adds to the faults told before it.
+    """Return the faults to tell: that of carried code, and the causes of what it does not explain.
 
     `tell_apart` returns the fault of carried code, and what was judged less what it explains. A step that crashes costs
-    nothing that the others tell, and is one more record, as a check that crashes is.
+    nothing that the other tells, and is one more record, as a check that crashes is.
     """
-    told: list[FoundFault] = []
+    faults: list[FoundFault] = []
     unexplained = judged
 
-    def carried_code(_: Sequence[FoundFault]) -> Sequence[FoundFault]:
+    def carried_code(_: object) -> None:
         nonlocal unexplained
-        faults, unexplained = tell_apart()
-        return faults
+        found, unexplained = tell_apart()
+        faults.extend(found)
 
-    steps = {"carried-code": carried_code, "causes": lambda _: diagnose(unexplained.faults), **steps}
-    records = list(judged.records)
-    for name, step in steps.items():
-        record, _ = run_check(Check(f"diagnosis.{name}", partial(_tell, step)), told)
-        if record.outcome == "error":
-            records.append(record)
-    return replace(judged, records=tuple(records)), tuple(told)
+    def causes(_: object) -> None:
+        faults.extend(diagnose(unexplained.faults))
 
-
-def _tell(step: Callable[[Sequence[FoundFault]], Iterable[FoundFault]], told: list[FoundFault]) -> None:
-    told.extend(step(tuple(told)))
+    steps = (Check("diagnosis.carried-code", carried_code), Check("diagnosis.causes", causes))
+    records = [record for record, _ in (run_check(step, None) for step in steps) if record.outcome == "error"]
+    return replace(judged, records=(*judged.records, *records)), tuple(faults)
 
 
 def _report(

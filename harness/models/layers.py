@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from harness.reference.tolerances import tolerance
@@ -23,14 +22,13 @@ from .session import Session
 class LayerSeen:
     """Hidden states (rows, tokens, hidden) in one pass: into a layer, between its two halves, and out of it.
 
-    `attended` is what its self_attn put out, `computed` what its mlp did, `given` the mask of the layer and `mask` that
-    of its self_attn. What was not seen is None.
+    `attended` is what its self_attn put out, `given` the mask of the layer and `mask` that of its self_attn. What was
+    not seen is None.
     """
 
     entered: Tensor | None = None
     attended: Tensor | None = None
     halfway: Tensor | None = None
-    computed: Tensor | None = None
     left: Tensor | None = None
     given: Tensor | None = None
     mask: Tensor | None = None
@@ -61,50 +59,6 @@ def not_passed_on(session: Session, batch: TokenBatch) -> list[tuple[int, str]]:
         else:
             return []
     return found
-
-
-def computing_otherwise(session: Session, batch: TokenBatch) -> list[tuple[int, str]]:
-    """Return the kept sub-layers that put out something else than the reference's, given the same hidden states.
-
-    The candidate's layers are given those of the reference, so that nothing before a layer matters. A layer that keeps
-    both sub-layers and does not add up what they put out is named by its mlp. What was not seen to run is left out.
-    """
-    plan = session.subject.plan
-    with session.pruned_reference() as reference:
-        theirs = layers_seen(reference, batch)
-        ours = layers_seen(
-            session.model, batch, {index: seen.entered for index, seen in theirs.items() if seen.entered is not None}
-        )
-        found: list[tuple[int, str]] = []
-        for index, (layer, seen) in enumerate(zip(decoder_layers(reference), ours.values(), strict=False)):
-            expected = theirs[index]
-            if seen.entered is None:
-                continue  # not called as a module is: it was given something else
-            whole = not (plan.prunes("self_attn", index) or plan.prunes("mlp", index))
-            if not plan.prunes("self_attn", index) and seen.attended is not None:
-                right = _close(session, batch, seen.attended, expected.attended)
-                if right and whole and seen.halfway is not None:
-                    right = _close(session, batch, seen.halfway, seen.entered + seen.attended)
-                found += [] if right else [(index, "self_attn")]
-            if plan.prunes("mlp", index) or seen.computed is None or not _is_finite(seen.halfway):
-                continue
-            right = _close(session, batch, seen.computed, _mlp_of(layer, seen.halfway))
-            if right and whole and seen.left is not None and seen.halfway is not None:
-                right = _close(session, batch, seen.left, seen.halfway + seen.computed)
-            found += [] if right else [(index, "mlp")]
-    return found
-
-
-@torch.no_grad()
-def _mlp_of(layer: Any, halfway: Tensor | None) -> Tensor:
-    """Return what a stock layer's mlp puts out, (rows, tokens, hidden), if this enters the norm in front of it."""
-    assert halfway is not None
-    output: Tensor = layer.mlp(layer.post_attention_layernorm(halfway.to(layer.post_attention_layernorm.weight)))
-    return output.cpu()
-
-
-def _is_finite(hidden: Tensor | None) -> bool:
-    return hidden is not None and bool(hidden.isfinite().all())
 
 
 def without_the_mask(session: Session, batch: TokenBatch) -> list[int]:
@@ -166,9 +120,6 @@ def _hooks(layers: list[nn.Module], seen: dict[int, LayerSeen], entered: Mapping
             seen[index].attended = _first(output)
             seen[index].mask = _mask(kwargs)
 
-        def compute(module: nn.Module, args: Any, output: Any, index: int = index) -> None:
-            seen[index].computed = _first(output)
-
         def halfway(module: nn.Module, args: Any, index: int = index) -> None:
             seen[index].halfway = _first(args)
 
@@ -176,8 +127,6 @@ def _hooks(layers: list[nn.Module], seen: dict[int, LayerSeen], entered: Mapping
         parts = dict(layer.named_children())
         if "self_attn" in parts:
             handles.append(parts["self_attn"].register_forward_hook(attend, with_kwargs=True))
-        if "mlp" in parts:
-            handles.append(parts["mlp"].register_forward_hook(compute))
         if "post_attention_layernorm" in parts:
             handles.append(parts["post_attention_layernorm"].register_forward_pre_hook(halfway))
     try:
