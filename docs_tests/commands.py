@@ -4,13 +4,14 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 TUTORIAL = ROOT / "docs" / "tutorial.md"
-# The section of the README that nothing behind it builds on, and that takes long: run beside the others.
-CHOOSING = "Choose a plan"
+# A page on which nothing else builds, and that takes long: run beside the others.
+CHOOSING = ROOT / "docs" / "choose-a-plan.md"
 
 # Commands that are run elsewhere, and where.
 RUN_ELSEWHERE = {
@@ -27,20 +28,12 @@ RUN_ELSEWHERE = {
 }
 
 
-def section(page: Path, heading: str) -> str:
-    """Return the section of a page that stands under a heading `## ...`; raises ValueError if there is none."""
-    _, found, behind = page.read_text(encoding="utf-8").partition(f"\n## {heading}\n")
-    if not found:
-        raise ValueError(f"{page} has no section {heading}")
-    return behind.partition("\n## ")[0]
-
-
-def run_commands(text: str, folder: Path) -> int:
-    """Run all that a text shows, in its order, in one directory; return how many commands and pieces of Python."""
+def run_commands(text: str, folder: Path, leave_out: Collection[str] = ()) -> list[str]:
+    """Run all that a text shows, in its order, in one directory; return the commands and pieces of Python that ran."""
     blocks = re.findall(r"^```(console|python)\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
     # This environment's `prunecheck`, also where it is not activated.
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    ran = 0
+    ran: list[str] = []
     for language, block in blocks:
         if language == "python":
             commands = [([sys.executable, "-c", block], "")]
@@ -48,6 +41,8 @@ def run_commands(text: str, folder: Path) -> int:
             parts = [part.partition("\n") for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
             commands = [(["bash", "-c", line], shown) for line, _, shown in parts if line not in RUN_ELSEWHERE]
         for command, shown in commands:
+            if command[-1] in leave_out:
+                continue
             result = subprocess.run(
                 command,
                 cwd=folder,
@@ -59,7 +54,7 @@ def run_commands(text: str, folder: Path) -> int:
             )
             assert result.returncode == 0, f"{command[-1]}\n{result.stderr}"
             assert lines_not_printed(shown, result.stdout) == [], f"{command[-1]}\n{result.stdout}"
-            ran += 1
+            ran.append(command[-1])
     return ran
 
 

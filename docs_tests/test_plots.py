@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from docs_tests import performance_plot, size_plot, text_judge_plot
+from docs_tests import performance_plot, report_picture, size_plot, text_judge_plot
 
 
 def test_plot_of_the_judge_is_drawn_from_its_records(tmp_path: Path) -> None:
@@ -30,6 +30,13 @@ def test_plot_of_performance_is_drawn_from_its_records(tmp_path: Path) -> None:
     assert (tmp_path / "plot.svg").read_bytes() == performance_plot.PLOT.read_bytes(), (
         "run `python docs_tests/performance_plot.py`"
     )
+
+
+def test_picture_of_a_report_is_what_check_shows() -> None:
+    """docs/report.svg is the terminal's view of a report, and fetches nothing."""
+    picture = report_picture.PICTURE.read_text(encoding="utf-8")
+    assert picture == report_picture.draw(), "run `python docs_tests/report_picture.py`"
+    assert "url(http" not in picture
 
 
 def test_every_ratio_with_a_goal_is_in_the_plot() -> None:
