@@ -137,7 +137,8 @@ def test_loaded_model(name: str, pair: Pair, plant: Callable[..., None], model: 
 
 PLUGIN = """
 import harness.suite.preparing as preparing
-from harness.checks.check import Check, Undecided
+from harness.checks.check import Check
+from harness.errors import Undecided
 
 real = preparing.checks_that_fit
 
@@ -223,7 +224,7 @@ def test_assertions(pair: Pair, plant: Callable[..., None]) -> None:
     assert "  could not decide: stored.files: open" in str(caught.value).splitlines()
 
 
-@pytest.mark.parametrize("step", ["diagnose", "faults_of_the_code", "faults_of_the_layers"])
+@pytest.mark.parametrize("step", ["diagnose", "told_apart"])
 def test_diagnosis_that_crashes(
     step: str, pair: Pair, plant: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,7 +232,7 @@ def test_diagnosis_that_crashes(
     plant({})
     monkeypatch.setattr(judge, step, lambda *_, **__: {}["planted"])
     report = check_checkpoint(pair[1], base=pair[0])
-    name = {"diagnose": "causes", "faults_of_the_code": "code", "faults_of_the_layers": "layers"}[step]
+    name = {"diagnose": "causes", "told_apart": "carried-code"}[step]
     undecided_by(report, [f"diagnosis.{name}"])
     assert len(report.checks) == len(names(MODES)) + 1
 

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.outermost
 @pytest.mark.many_cases
 @pytest.mark.parametrize("what", WRONG)
 def test_wrong_code_is_told_once(what: str, case: Callable[[str], Case], tmp_path: Path) -> None:
-    """Of code that is wrong in one way one fault is told, and two of code that is wrong in two."""
+    """Of code that is wrong one fault is told: a second one that it hides shows once the first is mended."""
     if what == UNFILLED_BUFFER and Version(transformers.__version__) < Version("5.0.0"):
         pytest.skip("before 5.0.0 transformers builds buffers where they belong, so that this one is right")
     edits, families = WRONG[what]

@@ -98,7 +98,7 @@ WRONG: dict[str, tuple[tuple[Edit, ...], list[str]]] = {
     ),
     "the norm is added in place of a pruned mlp, and a kept mlp is louder": (
         (_in_place_of_mlp("hidden_states + self.post_attention_layernorm(hidden_states)"), _LOUDER_MLP),
-        ["residual", "code"],
+        ["residual"],
     ),
     "doubled in place of a pruned attention, and a kept attention is quieter": (
         (
@@ -109,7 +109,7 @@ WRONG: dict[str, tuple[tuple[Edit, ...], list[str]]] = {
     ),
     "a pruned mlp runs, and a kept one is louder": (
         (("            del self.mlp\n", "            pass\n"), ("if not self.skip_mlp:", "if True:"), _LOUDER_MLP),
-        ["plan", "code"],
+        ["plan"],
     ),
     UNFILLED_BUFFER: (_BUFFER, ["buffers"]),
 }
