@@ -1,6 +1,5 @@
 """Write shards that keep some of others' tensors: byte ranges from file to file, in constant memory."""
 
-import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +19,6 @@ Progress = Callable[[int, int], None]  # called with the bytes just done, and th
 _SHARE_BYTES = 32 * 2**20
 # Small enough that what was read is hashed and written out of the processor's own cache, beside the pages it goes to.
 _BUFFER_BYTES = 2**18
-_BLOCK_BYTES = 512  # what st_blocks counts, whatever the file system's own blocks are (stat(2))
 
 _Job = Iterator[int | Path]  # yields the bytes just written, and behind each share the file, which may be synced
 _Share = tuple[Sequence[Tensor], int]  # tensors, one behind the other in the new file, and where the first begins
@@ -41,8 +39,7 @@ def write_shards(
     """Write new shards to `directory`; return the sha256 (hex) of each tensor by its name, none without `checksum`.
 
     Without `checksum` the bytes go from file to file within the kernel where it can; in either case each is read
-    once. Holes of a source, which hold no block and read as zeros, are holes in the copy. With `sync` the files are
-    on the disk at the return, their directory's entries not yet.
+    once. With `sync` the files are on the disk at the return, their directory's entries not yet.
     `advance` is called with the number of bytes just written. Raises CheckpointError if a source cannot be read or
     changes meanwhile, OSError if a new file cannot be written.
     """
@@ -59,7 +56,7 @@ def write_shards(
 
 
 def _jobs(directory: Path, shards: Sequence[NewShard], checksums: dict[str, str] | None) -> Iterator[_Job]:
-    """Make each file as long as it will be, and yield the jobs that fill it.
+    """Make each file, and yield the jobs that fill it.
 
     Shares of a file are hashed side by side. Without checksums one job copies them all, since the kernel copies into
     a file under a lock, for which threads would only wait; different files are copied side by side.
@@ -69,8 +66,6 @@ def _jobs(directory: Path, shards: Sequence[NewShard], checksums: dict[str, str]
         path = directory / shard.name
         with path.open("xb", buffering=0) as file:
             _write_all(file.fileno(), header, 0)
-            size = sum(tensor.size for tensor in shard.tensors)
-            os.ftruncate(file.fileno(), len(header) + size)  # a hole may be its end
         shares = list(_shares(shard.tensors, len(header)))
         for of_job in [shares] if checksums is None else [[share] for share in shares]:
             yield _copy_shares(shard.source, path, of_job, checksums)
@@ -104,8 +99,7 @@ def _copy_shares(source: Shard, path: Path, shares: Sequence[_Share], checksums:
 def read_tensor(shard: Shard, tensor: Tensor) -> Iterator[memoryview]:
     """Yield the bytes of a tensor in parts; each part is valid until the next. Raises CheckpointError."""
     with _SourceFile(shard) as file:
-        for part, _ in _read(file, tensor.begin, tensor.end):
-            yield part
+        yield from _read(file, tensor.begin, tensor.end)
         file.require_unchanged()
 
 
@@ -119,8 +113,6 @@ class _SourceFile:
         except OSError as error:
             raise CheckpointError(f"{shard.path} cannot be read: {error.strerror}") from None
         self._described = (shard.size, shard.modified_ns)
-        # As few blocks as this also where the file system compresses: then there are no holes to be found.
-        self._is_sparse = os.fstat(self.descriptor).st_blocks * _BLOCK_BYTES < shard.size
 
     @property
     def descriptor(self) -> int:
@@ -140,25 +132,6 @@ class _SourceFile:
         if count == 0:
             raise self._changed()
         return count
-
-    def stretches(self, begin: int, end: int) -> Iterator[tuple[int, int, bool]]:
-        """Yield begin and end of each stretch between two offsets, and whether bytes are stored there, or a hole is."""
-        while begin < end:
-            first = self._next(os.SEEK_DATA, begin, end) if self._is_sparse else begin
-            if begin < first:
-                yield begin, first, False
-            if first < end:
-                last = self._next(os.SEEK_HOLE, first, end) if self._is_sparse else end
-                yield first, last, True
-                first = last
-            begin = first
-
-    def _next(self, what: int, begin: int, end: int) -> int:
-        try:
-            return min(os.lseek(self.descriptor, begin, what), end)
-        except OSError as error:
-            # Nothing stored behind; or a file system that does not tell, where all counts as stored.
-            return end if what == os.SEEK_HOLE or error.errno == errno.ENXIO else begin
 
     def require_unchanged(self) -> None:
         """Raise CheckpointError if the file is not the one whose header was read, or was written to since."""
@@ -199,14 +172,7 @@ def _runs(tensors: Sequence[Tensor], offset: int) -> Iterator[_Run]:
 
 
 def _copy(source: _SourceFile, output: int, run: _Run) -> Iterator[int]:
-    for begin, end, is_stored in source.stretches(run.begin, run.end):
-        if is_stored:
-            yield from _copy_stretch(source, output, begin, end, run.offset - run.begin)
-        else:
-            yield end - begin
-
-
-def _copy_stretch(source: _SourceFile, output: int, begin: int, end: int, shift: int) -> Iterator[int]:
+    begin, end, shift = run.begin, run.end, run.offset - run.begin
     while begin < end:
         try:
             count = os.copy_file_range(
@@ -217,7 +183,7 @@ def _copy_stretch(source: _SourceFile, output: int, begin: int, end: int, shift:
         # Not supported by file system or kernel, the source at its end or unreadable, or no space left: reading
         # and writing tell them apart, and blame the right file.
         if count == 0:
-            for part, _ in _read(source, begin, end):
+            for part in _read(source, begin, end):
                 _write_all(output, part, begin + shift)
                 begin += len(part)
                 yield len(part)
@@ -232,9 +198,8 @@ def _copy_hashing(source: _SourceFile, output: int, run: _Run, checksums: dict[s
         digest, missing = hashlib.sha256(), tensor.size
         while missing:
             if not part:
-                part, is_stored = next(parts)
-                if is_stored:
-                    _write_all(output, part, offset)
+                part = next(parts)
+                _write_all(output, part, offset)
                 offset += len(part)
                 yield len(part)
             hashed = part[:missing]
@@ -243,14 +208,13 @@ def _copy_hashing(source: _SourceFile, output: int, run: _Run, checksums: dict[s
         checksums[tensor.name] = digest.hexdigest()
 
 
-def _read(source: _SourceFile, begin: int, end: int) -> Iterator[tuple[memoryview, bool]]:
-    """Yield the bytes in parts, each valid until the next, and whether they are stored; those of a hole are zeros."""
+def _read(source: _SourceFile, begin: int, end: int) -> Iterator[memoryview]:
+    """Yield the bytes in parts, each valid until the next."""
     buffer = memoryview(bytearray(min(_BUFFER_BYTES, end - begin)))
-    for first, last, is_stored in source.stretches(begin, end):
-        while first < last:
-            count = source.read_into(buffer[: last - first], first)
-            yield buffer[:count], is_stored
-            first += count
+    while begin < end:
+        count = source.read_into(buffer[: end - begin], begin)
+        yield buffer[:count]
+        begin += count
 
 
 def _write_all(output: int, data: memoryview, offset: int) -> None:
