@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from pruning.files.manifest import Manifest, described
+from pruning.files.manifest import Manifest
 from pruning.files.source import Source, find_checkpoint, read_source
 from pruning.remote.per_layer_skip import MANIFEST_FILE
 from pruning.writing.byte_copy import Progress, read_tensor
@@ -34,9 +34,8 @@ def audit_checkpoint(
     if not checksum:
         return
     total = sum(tensor.size for tensor in source.tensors())
-    holders = (shard for shard in source.shards for _ in shard.tensors)
-    for shard, (tensor, entry) in zip(holders, described(source.tensors(), source.manifest.kept), strict=True):
-        expected = entry.sha256 if entry else None
+    for shard, tensor in ((each, tensor) for each in source.shards for tensor in each.tensors):
+        expected = source.manifest.kept[tensor.name].sha256
         if expected is None:
             raise CheckpointError(f"{source.root}: {MANIFEST_FILE} has no checksum of {shortened(tensor.name)}")
         digest = hashlib.sha256()
@@ -61,8 +60,9 @@ def require_manifest(source: Source) -> None:
         said, declared = (str(plan)[:_MOST_SHOWN] for plan in (manifest.plan, source.plan))
         raise CheckpointError(f"{path} says {said}, but config.json says {declared}")
     _require_pruned_by_plan(path, manifest)
-    stored = 0
-    for tensor, entry in described(source.tensors(), manifest.kept):
+    missing = dict(manifest.kept)
+    for tensor in source.tensors():
+        entry = missing.pop(tensor.name, None)
         if entry is None:
             raise CheckpointError(
                 f"{source.root}: {shortened(tensor.name)} is stored, but {MANIFEST_FILE} does not name it"
@@ -72,17 +72,14 @@ def require_manifest(source: Source) -> None:
                 f"{source.root}: {shortened(tensor.name)} is {tensor.dtype} {shortened(list(tensor.shape))}, "
                 f"but {MANIFEST_FILE} says {entry.dtype} {shortened(list(entry.shape))}"
             )
-        stored += 1
-    if stored < len(manifest.kept):  # only then worth a set of all names
-        names = {tensor.name for tensor in source.tensors()}
-        missing = next(entry.name for entry in manifest.kept if entry.name not in names)
-        raise CheckpointError(f"{path} says that {shortened(missing)} is kept, but it is not stored")
+    for name in missing:
+        raise CheckpointError(f"{path} says that {shortened(name)} is kept, but it is not stored")
 
 
 def _require_pruned_by_plan(path: Path, manifest: Manifest) -> None:
-    for entry in manifest.pruned:
-        if not is_pruned(entry.name, manifest.plan):
-            raise CheckpointError(f"{path} says that {shortened(entry.name)} is pruned, which its plan does not say")
+    for name in manifest.pruned:
+        if not is_pruned(name, manifest.plan):
+            raise CheckpointError(f"{path} says that {shortened(name)} is pruned, which its plan does not say")
 
 
 def _require_code(root: Path, manifest: Manifest) -> None:

@@ -4,14 +4,14 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pruning.files.manifest import (
+    Manifest,
     checksums,
-    described,
     kept_entries,
     manifest_lines,
     pruned_entries,
@@ -149,7 +149,7 @@ def _write_small_files(
     sync: bool,
 ) -> None:
     if len(shards) > 1:
-        write_lines(staging / INDEX_FILE, _index_lines(shards), sync)
+        write_lines(staging / INDEX_FILE, [_index(shards)], sync)
     code = source.family.code_files()
     for name, content in code.items():
         write_lines(staging / name, [content.decode()], sync)
@@ -161,12 +161,14 @@ def _write_small_files(
     if CARD_FILE not in files:
         write_lines(staging / CARD_FILE, [card(b"").decode()], sync)
     before = source.manifest
+    if before:
+        _require_checksums(source.root, before, digests)
     manifest = manifest_lines(
         source=before.source if before else _source_of(source, files),
         plan=plan,
         code=checksums(code),
-        kept=kept_entries(_with_checksums(source, shards, digests)),
-        pruned=pruned_entries(dropped, before.pruned if before else ()),
+        kept=kept_entries((tensor for shard in shards for tensor in shard.tensors), digests),
+        pruned=pruned_entries(dropped, before.pruned if before else {}),
     )
     write_lines(staging / MANIFEST_FILE, manifest, sync)
     # Last, so that no half-written directory loads.
@@ -180,36 +182,23 @@ def _source_of(source: Source, files: dict[str, str]) -> dict[str, Any]:
     return identity
 
 
-def _with_checksums(
-    source: Source, shards: Sequence[NewShard], digests: Mapping[str, str]
-) -> Iterator[tuple[Tensor, str | None]]:
-    """Yield each tensor that was written with the checksum of its bytes.
-
-    Raises CheckpointError if the bytes of a pruned source are not those of its own manifest.
-    """
-    tensors = (tensor for shard in shards for tensor in shard.tensors)
-    for tensor, entry in described(tensors, source.manifest.kept if source.manifest else ()):
-        found = digests.get(tensor.name)
-        expected = entry.sha256 if entry else None
-        if None not in (expected, found) and expected != found:
+def _require_checksums(root: Path, manifest: Manifest, digests: Mapping[str, str]) -> None:
+    """Raise CheckpointError if the bytes of a pruned source are not those of its own manifest."""
+    for name, found in digests.items():
+        expected = manifest.kept[name].sha256
+        if expected not in (None, found):
             raise CheckpointError(
-                f"{source.root}: the bytes of {shortened(tensor.name)} have sha256 {found}, "
-                f"but {MANIFEST_FILE} says {expected}"
+                f"{root}: the bytes of {shortened(name)} have sha256 {found}, but {MANIFEST_FILE} says {expected}"
             )
-        yield tensor, found
 
 
-def _index_lines(shards: Sequence[NewShard]) -> Iterator[str]:
+def _index(shards: Sequence[NewShard]) -> str:
     weight_map = {tensor.name: shard.name for shard in shards for tensor in shard.tensors}
     metadata = {
         "total_parameters": sum(tensor.elements for shard in shards for tensor in shard.tensors),
         "total_size": _stored_bytes(shards),
     }
-    # By parts: the text of a large index is several times its file in memory.
-    yield from json.JSONEncoder(indent=2).iterencode(
-        {"metadata": metadata, "weight_map": dict(sorted(weight_map.items()))}
-    )
-    yield "\n"
+    return json.dumps({"metadata": metadata, "weight_map": dict(sorted(weight_map.items()))}, indent=2) + "\n"
 
 
 def _stored_bytes(shards: Sequence[NewShard]) -> int:

@@ -132,7 +132,11 @@ def _new_files(source: Source) -> Iterator[tuple[str, Iterable[str]]]:
 
 def _renewed(manifest: Manifest, code: Mapping[str, str]) -> Iterator[str]:
     return manifest_lines(
-        source=manifest.source, plan=manifest.plan, code=code, kept=manifest.kept, pruned=manifest.pruned
+        source=manifest.source,
+        plan=manifest.plan,
+        code=code,
+        kept=manifest.kept.values(),
+        pruned=manifest.pruned.values(),
     )
 
 

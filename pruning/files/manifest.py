@@ -3,10 +3,8 @@
 import hashlib
 import json
 import re
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,24 +12,20 @@ from pruning import __version__
 from pruning.errors import CheckpointError, PlanError
 from pruning.plan import PrunePlan
 from pruning.remote.per_layer_skip import MANIFEST_FILE
-from pruning.untrusted_files import MOST_LEVELS, JsonText, is_deeper_than, read_text
+from pruning.untrusted_files import read_json
 
-from .shards import Shape, Tensor, are_counts
+from .shards import Shape, Tensor
 
 FORMAT = 1
-# Of a header's 52 bytes at least, a tensor's checksum makes 120 here: this is room for the largest header, and more.
-MOST_MANIFEST_BYTES = 400_000_000
 
-# The hub's cache: models--<owner>--<name>/snapshots/<commit> (huggingface_hub 2.4.0, `file_download.py`).
 _SHA256 = re.compile("[0-9a-f]{64}")
-_OTHER_FORMAT = f"not a manifest of format {FORMAT}"
-_NO_CHECKSUM = "one of its checksums is none"
 _DTYPE = re.compile("[A-Z0-9_]{1,20}")  # any that there will be; what it is, comes into errors as it stands
+# The hub's cache: models--<owner>--<name>/snapshots/<commit> (huggingface_hub 2.4.0, `file_download.py`).
 _HUB_SNAPSHOT = re.compile(r".*/models--([^/]+)/snapshots/([0-9a-f]{40})")
 
 
 class Entry(NamedTuple):
-    """What a manifest says of a tensor: of a million, as dictionaries they would take several times the memory.
+    """What a manifest says of a tensor.
 
     Kept ones have the `sha256` of their bytes, in hex, unless it was left out; pruned ones have their `bytes`.
     """
@@ -53,15 +47,15 @@ class Manifest:
 
     `source` describes the first unpruned checkpoint: its `name`, and `revision` if it came from a hub; its `config`, as
     it was; the sha256 of its other `files` that came along, README.md as it was there; also `plan` if it was pruned
-    already and had no manifest. `code` maps Python files to their sha256. `kept` has each stored tensor, `pruned` each
-    pruned one, in the order of the file.
+    already and had no manifest. `code` maps Python files to their sha256. `kept` has each stored tensor by its name,
+    `pruned` each pruned one, in the order of the file.
     """
 
     source: Mapping[str, Any]
     plan: PrunePlan
     code: Mapping[str, str]
-    kept: Sequence[Entry]
-    pruned: Sequence[Entry]
+    kept: Mapping[str, Entry]
+    pruned: Mapping[str, Entry]
 
     @classmethod
     def read(cls, root: Path) -> "Manifest | None":
@@ -70,46 +64,34 @@ class Manifest:
         if not path.exists():
             return None
         try:
-            return cls(**_read_parts(read_text(path, most_bytes=MOST_MANIFEST_BYTES)))
+            return cls(**_read_parts(read_json(path)))
         except (ValueError, PlanError) as error:
             raise CheckpointError(f"{path}: {error}") from None
 
 
-def _read_parts(text: JsonText) -> dict[str, Any]:
-    parts: dict[str, Any] = {}
-    for name in text.read_keys(otherwise=_OTHER_FORMAT):
-        parts[name] = _read_entries(name, text) if name in ("kept", "pruned") else text.read_value()
-        if name == "format" and parts[name] != FORMAT:
-            raise ValueError(_OTHER_FORMAT)
-    text.require_end()
-    if "format" not in parts:
-        raise ValueError(_OTHER_FORMAT)
-    for name, kind in (("source", dict), ("code", dict), ("kept", list), ("pruned", list)):
-        if not isinstance(parts.get(name), kind):
+def _read_parts(content: Any) -> dict[str, Any]:
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ValueError(f"not a manifest of format {FORMAT}")
+    for name in ("source", "code", "kept", "pruned"):
+        if not isinstance(content.get(name), dict):
             raise ValueError(f"it has no {name!r}")
-    source, code, plan = parts["source"], parts["code"], PrunePlan.from_dict(parts.get("plan"))
-    if is_deeper_than(MOST_LEVELS, source):
-        raise ValueError("nested too deeply")
-    if not all(map(_is_checksum, code.values())):
-        raise ValueError(_NO_CHECKSUM)
-    return {"source": source, "plan": plan, "code": code, "kept": parts["kept"], "pruned": parts["pruned"]}
+    if not all(map(_is_checksum, content["code"].values())):
+        raise ValueError("one of its checksums is none")
+    return {
+        "source": content["source"],
+        "plan": PrunePlan.from_dict(content.get("plan")),
+        "code": content["code"],
+        "kept": {name: _read_entry("kept", name, entry) for name, entry in content["kept"].items()},
+        "pruned": {name: _read_entry("pruned", name, entry) for name, entry in content["pruned"].items()},
+    }
 
 
-def _read_entries(part: str, text: JsonText) -> list[Entry]:
-    entries = []
-    shapes: dict[Shape, Shape] = {}
-    for name in text.read_keys(otherwise=f"it has no {part!r}"):
-        entry = text.read_value()
-        if not _describes_a_tensor(entry):
-            raise ValueError(f"{part!r} should map tensors to their dtype and shape")
-        checksum = entry.get("sha256")
-        if not _is_checksum(checksum):
-            raise ValueError(_NO_CHECKSUM)
-        shape = tuple(entry["shape"])
-        entries.append(
-            Entry(name, sys.intern(entry["dtype"]), shapes.setdefault(shape, shape), checksum, entry.get("bytes"))
-        )
-    return entries
+def _read_entry(part: str, name: str, entry: Any) -> Entry:
+    if not _describes_a_tensor(entry):
+        raise ValueError(f"{part!r} should map tensors to their dtype and shape")
+    if not _is_checksum(entry.get("sha256")):
+        raise ValueError("one of its checksums is none")
+    return Entry(name, entry["dtype"], tuple(entry["shape"]), entry.get("sha256"), entry.get("bytes"))
 
 
 def _describes_a_tensor(entry: Any) -> bool:
@@ -117,7 +99,8 @@ def _describes_a_tensor(entry: Any) -> bool:
         isinstance(entry, dict)
         and isinstance(dtype := entry.get("dtype"), str)
         and _DTYPE.fullmatch(dtype) is not None
-        and are_counts(entry.get("shape"))
+        and isinstance(shape := entry.get("shape"), list)
+        and all(type(size) is int and size >= 0 for size in shape)  # by type: True is an int, too, to isinstance
         # Nothing nested, however deeply: it may come into another manifest.
         and not isinstance(entry.get("bytes"), (list, dict))
     )
@@ -136,7 +119,7 @@ def manifest_lines(
     kept: Iterable[Entry],
     pruned: Iterable[Entry],
 ) -> Iterator[str]:
-    """Yield the file of a `Manifest` line by line, one a tensor: readable, and never in memory as a whole."""
+    """Yield the file of a `Manifest` line by line, one a tensor, so that it can be read."""
     head = {
         "format": FORMAT,
         "tool": {"name": "prunecheck", "version": __version__},
@@ -171,38 +154,16 @@ def source_identity(root: Path) -> dict[str, Any]:
     return {"name": root.name}
 
 
-def described(tensors: Iterable[Tensor], entries: Sequence[Entry]) -> Iterator[tuple[Tensor, Entry | None]]:
-    """Yield each tensor with the entry of its name, None where there is none.
-
-    Both are walked side by side for as long as they come in one order, as `prune_checkpoint` writes them, whatever
-    entries there are in between: the dictionary of a million names would lie beyond the processor's caches.
-    """
-    rest = iter(entries)
-    by_name: dict[str, Entry] | None = None
+def kept_entries(tensors: Iterable[Tensor], digests: Mapping[str, str]) -> Iterator[Entry]:
+    """Yield what the manifest says of the stored tensors, with the sha256 of their bytes, in hex, where it is known."""
     for tensor in tensors:
-        if by_name is None:
-            for entry in rest:
-                if entry.name == tensor.name:
-                    yield tensor, entry
-                    break
-            else:
-                by_name = {entry.name: entry for entry in entries}
-        if by_name is not None:
-            yield tensor, by_name.get(tensor.name)
+        yield Entry(tensor.name, tensor.dtype, tensor.shape, sha256=digests.get(tensor.name))
 
 
-def kept_entries(tensors: Iterable[tuple[Tensor, str | None]]) -> Iterator[Entry]:
-    """Yield what the manifest says of the stored tensors, each with the sha256 of its bytes, in hex, or None."""
-    for tensor, checksum in tensors:
-        yield Entry(tensor.name, tensor.dtype, tensor.shape, sha256=checksum)
-
-
-def pruned_entries(tensors: Iterable[Tensor], before: Iterable[Entry]) -> list[Entry]:
+def pruned_entries(tensors: Iterable[Tensor], before: Mapping[str, Entry]) -> list[Entry]:
     """Return what the manifest says of the pruned tensors, those that were pruned `before` included, by name."""
-    pruned = {entry.name: entry for entry in before}
-    for tensor in tensors:
-        pruned[tensor.name] = Entry(tensor.name, tensor.dtype, tensor.shape, bytes=tensor.size)
-    return sorted(pruned.values(), key=attrgetter("name"))
+    now = {tensor.name: Entry(tensor.name, tensor.dtype, tensor.shape, bytes=tensor.size) for tensor in tensors}
+    return [entry for _, entry in sorted({**before, **now}.items())]
 
 
 def checksums(files: Mapping[str, bytes]) -> dict[str, str]:

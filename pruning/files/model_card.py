@@ -138,7 +138,7 @@ def _bytes_before(source: Source) -> int | None:
         return stored
     if source.manifest is None:
         return None
-    for entry in source.manifest.pruned:
+    for entry in source.manifest.pruned.values():
         size = entry.bytes
         if not isinstance(size, int) or not 0 <= size < 2**63:
             return None

@@ -3,13 +3,12 @@
 from pathlib import Path
 
 from pruning.errors import CheckpointError
-from pruning.untrusted_files import read_text, shortened
+from pruning.untrusted_files import read_json, shortened
 
 from .regular_files import is_file
 from .shards import INDEX_FILE, SINGLE_FILE, Shard, read_shard
 
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-_NO_WEIGHT_MAP = "it has no weight_map"
 
 
 def read_shards(root: Path) -> tuple[Shard, ...]:
@@ -22,8 +21,8 @@ def read_shards(root: Path) -> tuple[Shard, ...]:
         if not is_file(single):
             raise CheckpointError(_no_weights(root))
         return (read_shard(single),)
-    listed = _read_weight_map(index)
-    names = sorted(listed)
+    weight_map = _read_weight_map(index)
+    names = sorted(set(weight_map.values()))
     if is_file(single) and SINGLE_FILE not in names:
         raise CheckpointError(
             f"{root} has both {SINGLE_FILE} and {INDEX_FILE}, of which transformers loads the first: "
@@ -33,51 +32,39 @@ def read_shards(root: Path) -> tuple[Shard, ...]:
         if not is_file(root / name):
             raise CheckpointError(f"{index} names {name}, which is not there: fetch it again")
     shards = tuple(read_shard(root / name) for name in names)
-    # As save_pretrained lists them; in any other order they need a dictionary, which a million would make slow.
-    if any(listed[shard.path.name] != [tensor.name for tensor in shard.tensors] for shard in shards):
-        _require_index_agrees(index, {key: name for name, keys in listed.items() for key in keys}, shards)
+    _require_index_agrees(index, weight_map, shards)
     return shards
 
 
-def _read_weight_map(index: Path) -> dict[str, list[str]]:
-    """Return the keys that an index lists of each shard, in its order; no key comes twice."""
-    listed: dict[str, list[str]] = {}
+def _read_weight_map(index: Path) -> dict[str, str]:
+    """Return the shard that an index names for each key."""
     try:
-        text = read_text(index)
-        for part in text.read_keys(otherwise=_NO_WEIGHT_MAP):
-            if part == "weight_map":
-                for key in text.read_keys(otherwise=_NO_WEIGHT_MAP):
-                    name = text.read_value()
-                    if not isinstance(name, str) or (name not in listed and not _is_shard_name(name)):
-                        raise ValueError(
-                            f"the shard of {shortened(key)} is {shortened(name)}, "
-                            f"but should be a file name such as {SINGLE_FILE}"
-                        )
-                    listed.setdefault(name, []).append(key)
-            else:
-                text.read_value()
-        text.require_end()
-        if not listed:
-            raise ValueError(_NO_WEIGHT_MAP)
+        content = read_json(index)
+        weight_map = content.get("weight_map") if isinstance(content, dict) else None
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise ValueError("it has no weight_map")
+        for key, name in weight_map.items():
+            if not isinstance(name, str) or not _is_shard_name(name):
+                raise ValueError(
+                    f"the shard of {shortened(key)} is {shortened(name)}, "
+                    f"but should be a file name such as {SINGLE_FILE}"
+                )
     except ValueError as error:
         raise CheckpointError(f"{index}: {error}") from None
-    return listed
+    return weight_map
 
 
 def _require_index_agrees(index: Path, weight_map: dict[str, str], shards: tuple[Shard, ...]) -> None:
     """Raise CheckpointError if a tensor is stored twice, or elsewhere than the index says, or not at all."""
-    stored = 0
+    missing = dict(weight_map)
     for shard in shards:
         name = shard.path.name
         for tensor in shard.tensors:
             named = weight_map.get(tensor.name)
             if named != name:
                 raise CheckpointError(_disagreement(index, tensor.name, named, shard, shards))
-        stored += len(shard.tensors)
-    # Each tensor lies where the index has it, so once; what the index has beyond them is nowhere.
-    if stored < len(weight_map):
-        names = {tensor.name for shard in shards for tensor in shard.tensors}
-        key, name = next((key, name) for key, name in weight_map.items() if key not in names)
+            del missing[tensor.name]
+    for key, name in missing.items():
         raise CheckpointError(f"{index} puts {shortened(key)} in {name}, which does not hold it")
 
 

@@ -13,7 +13,7 @@ from pruning.families import Family, family_of
 from pruning.plan import PrunePlan, layer_count
 from pruning.remote.per_layer_skip import MANIFEST_FILE
 from pruning.state_dict import is_pruned, require_sublayers
-from pruning.untrusted_files import read_json, shortened, without_garbage_collection
+from pruning.untrusted_files import read_json, shortened
 
 from .manifest import Manifest
 from .regular_files import is_within
@@ -114,7 +114,6 @@ def _download(hub_id: str, revision: str | None) -> Path:
         raise CheckpointError(f"{hub_id} is no local directory and cannot be fetched from the hub: {reason}") from None
 
 
-@without_garbage_collection()
 def read_source(root: Path) -> Source:
     """Read a checkpoint directory.
 

@@ -10,7 +10,6 @@ from pruning.files.source import read_source
 from pruning.plan import layer_count
 from tests.unit.checkpoints import read_files, write_checkpoint
 from tests.unit.differential import LONGEST
-from tests.unit.either_way import either_way
 
 KINDS = ("config.json", "model.safetensors.index.json", "pruning.json", "plan.json")
 
@@ -36,7 +35,7 @@ class Stage:
             if kind == "plan.json":
                 path = self.folder / kind
                 path.write_bytes(content)
-                plan = either_way(lambda: PrunePlan.from_file(path))
+                plan = PrunePlan.from_file(path)
                 assert PrunePlan.from_dict(plan.to_dict()) == plan
                 return True
             root = self.folder / kind.partition(".")[0]
@@ -53,7 +52,7 @@ class Stage:
         """Prune what was read; what is refused leaves nothing, and what is not is a checkpoint again."""
         out = self.folder / "out"
         before = sorted(os.listdir(self.folder))
-        source = either_way(lambda: read_source(root))
+        source = read_source(root)
         try:
             prune_checkpoint(root, out, PrunePlan(self_attn=(1,)), sync=False)
             audit_checkpoint(out)

@@ -109,31 +109,6 @@ def test_headers_we_write_are_read_by_the_library(tmp_path, tensors, metadata, d
     assert read_shard(path).metadata == shard.metadata
 
 
-def test_every_dtype_of_the_library_is_known(tmp_path):
-    """Each dtype that the library names in its own refusal of an unknown one has its size here."""
-    path = tmp_path / "unknown.safetensors"
-    path.write_bytes(raw_shard({"a": {"dtype": "?", "shape": [], "data_offsets": [0, 0]}}))
-    with pytest.raises(SafetensorError) as refused:
-        deserialize(path.read_bytes())
-    names = str(refused.value).split("expected one of ")[1].split("`")[1::2]
-    assert "BF16" in names
-    for name in names:
-        # 8 elements fill whole bytes in every dtype; which number of bytes, the library says by accepting one.
-        sizes = []
-        for size in (4, 6, 8, 16, 32, 64):
-            path.write_bytes(raw_shard({"a": {"dtype": name, "shape": [8], "data_offsets": [0, size]}}, bytes(size)))
-            try:
-                read_shard(path)
-            except CheckpointError:
-                continue
-            sizes.append(size)
-        assert len(sizes) == 1, name
-        path.write_bytes(
-            raw_shard({"a": {"dtype": name, "shape": [8], "data_offsets": [0, sizes[0]]}}, bytes(sizes[0]))
-        )
-        assert [tensor for tensor, _ in deserialize(path.read_bytes())] == ["a"]
-
-
 def u8(begin, end, **changes):
     """Return the header's entry of a U8 vector, with changes."""
     return {"dtype": "U8", "shape": [end - begin], "data_offsets": [begin, end], **changes}
@@ -141,9 +116,6 @@ def u8(begin, end, **changes):
 
 ENTRY = b'{"dtype":"U8","shape":[4],"data_offsets":[0,4]}'
 FIELDS = "tensor 'a' should have a dtype, a shape and data_offsets, and nothing else"
-OFFSETS = "tensor 'a' has data_offsets that are not a begin and an end"
-SHAPE = "tensor 'a' has a shape that is not a list of sizes"
-METADATA_KIND = "__metadata__ should map strings to strings"
 
 # File -> what the error says behind its path.
 HOSTILE = {
@@ -163,51 +135,41 @@ HOSTILE = {
     ),
 }
 
-# Header, with four bytes behind it unless they are given -> what the error says is broken.
+# Headers that the library refuses, with four bytes behind each.
 BROKEN = {
-    "no header": (b"", "not JSON at line 1, column 1: Expecting value"),
-    "header cut": (b'{"a":', "not JSON at line 1, column 6: Expecting value"),
-    "a list": ([], "not a JSON object"),
-    "byte order mark": (
-        b"\xef\xbb\xbf{}",
-        "not JSON at line 1, column 1: Unexpected UTF-8 BOM (decode using utf-8-sig)",
-    ),
-    "not UTF-8": (b'{"\xff":' + ENTRY + b"}", "not UTF-8 at byte 2"),
-    "half a surrogate pair": (b'{"\\ud800":' + ENTRY + b"}", r"the name '\ud800' is not Unicode text"),
-    "half a pair in the metadata": (b'{"__metadata__":{"a":"\\udfff"},"a":' + ENTRY + b"}", METADATA_KIND),
-    "deep nesting": (b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deeply"),
-    "a field twice": (
-        b'{"a":{"dtype":"U8","dtype":"U8","shape":[4],"data_offsets":[0,4]}}',
-        "the key 'dtype' appears twice",
-    ),
-    "metadata of numbers": ({"__metadata__": {"a": 1}, "a": u8(0, 4)}, METADATA_KIND),
-    "metadata in a list": ({"__metadata__": [], "a": u8(0, 4)}, METADATA_KIND),
-    "a number": ({"a": 5}, FIELDS),
-    "no offsets": ({"a": {"dtype": "U8", "shape": [4]}}, FIELDS),
-    "unknown dtype": ({"a": u8(0, 4, dtype="U4")}, "tensor 'a' has the unknown dtype 'U4'"),
-    "dtype in lower case": ({"a": u8(0, 4, dtype="u8")}, "tensor 'a' has the unknown dtype 'u8'"),
-    "dtype in a list": ({"a": u8(0, 4, dtype=["U8"])}, "tensor 'a' has the unknown dtype ['U8']"),
-    "negative size": ({"a": u8(0, 4, shape=[-4])}, SHAPE),
-    "size with a fraction": ({"a": u8(0, 4, shape=[4.0])}, SHAPE),
-    "size true": ({"a": u8(0, 4, shape=[4, True])}, SHAPE),
-    "size beyond 63 bits": ({"a": u8(0, 4, shape=[2**63])}, SHAPE),
-    "offsets backwards": ({"a": u8(0, 4, data_offsets=[4, 0])}, OFFSETS),
-    "offset negative": ({"a": u8(0, 4, data_offsets=[-4, 0])}, OFFSETS),
-    "three offsets": ({"a": u8(0, 4, data_offsets=[0, 4, 4])}, OFFSETS),
-    "wrong size": ({"a": u8(0, 4, shape=[3])}, "tensor 'a' has 4 bytes, which U8 [3] does not fill"),
-    "half a byte": ({"a": u8(0, 4, dtype="F4", shape=[7])}, "tensor 'a' has 4 bytes, which F4 [7] does not fill"),
-    "more elements than there are numbers": (
-        {"a": u8(0, 4, shape=[2**40, 2**40])},
-        "tensor 'a' has 4 bytes, which U8 [1099511627776, 1099511627776] does not fill",
-    ),
-    "hole": ({"a": u8(0, 2), "b": u8(3, 4)}, "tensor 'b' leaves a hole before it"),
-    "hole at the start": ({"a": u8(1, 4)}, "tensor 'a' leaves a hole before it"),
-    "hole that is not the last": ({"a": u8(0, 1), "b": u8(2, 3), "c": u8(3, 4)}, "tensor 'b' leaves a hole before it"),
-    "overlap": ({"a": u8(0, 3), "b": u8(2, 4)}, "tensor 'b' overlaps the tensor before it"),
-    "same bytes": ({"a": u8(0, 4), "b": u8(0, 4)}, "tensor 'b' overlaps the tensor before it"),
-}
-HOSTILE |= {
-    kind: (raw_shard(header, b"1234"), f": its header is broken: {why}") for kind, (header, why) in BROKEN.items()
+    "no header": b"",
+    "header cut": b'{"a":',
+    "a list": [],
+    "byte order mark": b"\xef\xbb\xbf{}",
+    "not UTF-8": b'{"\xff":' + ENTRY + b"}",
+    "half a surrogate pair": b'{"\\ud800":' + ENTRY + b"}",
+    "half a pair in the metadata": b'{"__metadata__":{"a":"\\udfff"},"a":' + ENTRY + b"}",
+    "deep nesting": b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "a field twice": b'{"a":{"dtype":"U8","dtype":"U8","shape":[4],"data_offsets":[0,4]}}',
+    "metadata of numbers": {"__metadata__": {"a": 1}, "a": u8(0, 4)},
+    "metadata in a list": {"__metadata__": [], "a": u8(0, 4)},
+    "a number": {"a": 5},
+    "no offsets": {"a": {"dtype": "U8", "shape": [4]}},
+    "unknown dtype": {"a": u8(0, 4, dtype="U4")},
+    "dtype in lower case": {"a": u8(0, 4, dtype="u8")},
+    "dtype in a list": {"a": u8(0, 4, dtype=["U8"])},
+    "negative size": {"a": u8(0, 4, shape=[-4])},
+    "size with a fraction": {"a": u8(0, 4, shape=[4.0])},
+    "size -0": {"a": u8(0, 0, shape=[-0.0])},
+    "size true": {"a": u8(0, 4, shape=[4, True])},
+    "size beyond 64 bits": {"a": u8(0, 4, shape=[2**64])},
+    "offsets backwards": {"a": u8(0, 4, data_offsets=[4, 0])},
+    "offset negative": {"a": u8(0, 4, data_offsets=[-4, 0])},
+    "three offsets": {"a": u8(0, 4, data_offsets=[0, 4, 4])},
+    "wrong size": {"a": u8(0, 4, shape=[3])},
+    "half a byte": {"a": u8(0, 4, dtype="F4", shape=[7])},
+    "more elements than there are numbers": {"a": u8(0, 4, shape=[2**40, 2**40])},
+    "hole": {"a": u8(0, 2), "b": u8(3, 4)},
+    "hole at the start": {"a": u8(1, 4)},
+    "hole that is not the last": {"a": u8(0, 1), "b": u8(2, 3), "c": u8(3, 4)},
+    "overlap": {"a": u8(0, 3), "b": u8(2, 4)},
+    "same bytes": {"a": u8(0, 4), "b": u8(0, 4)},
+    "a name that a terminal obeys": {"\x1b[31m\n": u8(1, 4)},
 }
 
 # Where the library silently drops a part of the header.
@@ -218,9 +180,22 @@ AMBIGUOUS = {
 }
 
 
+@pytest.mark.parametrize("kind", BROKEN)
+def test_what_the_library_refuses_is_refused(tmp_path, kind):
+    """A header that the library refuses is refused by us with the library's reason, in one line that can be printed."""
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(raw_shard(BROKEN[kind], b"1234"))
+    with pytest.raises(SafetensorError):
+        deserialize(path.read_bytes())
+    with pytest.raises(CheckpointError) as refused:
+        read_shard(path)
+    assert str(refused.value).startswith(f"{path}: its header is broken: 'Error while deserializing")
+    assert str(refused.value).isprintable()
+
+
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_hostile_files_are_refused(tmp_path, kind):
-    """A file that the library refuses is refused by us, in one line that names it."""
+    """A file that cannot be whole is refused, in one line that names it."""
     content, message = HOSTILE[kind]
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
@@ -264,11 +239,11 @@ def test_files_that_cannot_be_read_are_refused(tmp_path):
 
 
 def test_a_repeated_key_is_found_in_linear_time(tmp_path):
-    """Looking for the repeated key of a header of 200,000 takes no time that grows with its square."""
-    names = [f'"{number}":{json.dumps(u8(0, 0))}' for number in range(200_000)]
+    """Looking for the repeated key of a header of 50,000 takes no time that grows with its square."""
+    names = [f'"{number}":{json.dumps(u8(0, 0))}' for number in range(50_000)]
     path = tmp_path / "model.safetensors"
     path.write_bytes(raw_shard(("{" + ",".join([*names, names[-1]]) + "}").encode()))
-    with pytest.raises(CheckpointError, match=r"the key '199999' appears twice"):
+    with pytest.raises(CheckpointError, match=r"the key '49999' appears twice"):
         read_shard(path)
 
 
