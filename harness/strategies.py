@@ -59,7 +59,7 @@ def plans(num_hidden_layers: int, *, min_pruned: int = 0) -> SearchStrategy[Prun
     drawn = _plans(num_hidden_layers)
     if min_pruned == 0:
         return drawn
-    return drawn.filter(lambda plan: len(plan.self_attn) + len(plan.mlp) >= min_pruned)
+    return drawn.filter(lambda plan: len(plan.sublayers) >= min_pruned)
 
 
 @st.composite
@@ -162,7 +162,7 @@ def _checkpoints(draw: DrawFn, specs: SearchStrategy[TinySpec], max_layers: int,
         self_attn=tuple(layer_idx for layer_idx in widest.self_attn if layer_idx < spec.layers),
         mlp=tuple(layer_idx for layer_idx in widest.mlp if layer_idx < spec.layers),
     )
-    assume(len(plan.self_attn) + len(plan.mlp) >= min_pruned)
+    assume(len(plan.sublayers) >= min_pruned)
     case = PrunedCase(spec, plan)
     note(f"plan: {case.plan}\nconfiguration: {config_dict(spec)}\nto make it again:\n\n{case.snippet()}")
     return case

@@ -42,11 +42,13 @@ if TYPE_CHECKING:
         PruneResult,
         PruningError,
         RefreshResult,
+        SubLayer,
         audit_checkpoint,
         load_pruned,
         prune_checkpoint,
         prune_state_dict,
         refresh_checkpoint,
+        removed_bytes,
     )
 
 __all__ = [
@@ -66,6 +68,7 @@ __all__ = [
     "Report",
     "Scan",
     "Search",
+    "SubLayer",
     "__version__",
     "assert_cache_agrees",
     "assert_logits_close",
@@ -81,6 +84,7 @@ __all__ = [
     "prune_checkpoint",
     "prune_state_dict",
     "refresh_checkpoint",
+    "removed_bytes",
     "run_bisect",
     "run_matrix",
     "scan_checkpoint",

@@ -8,13 +8,14 @@ __version__ = "0.2.0"
 from typing import TYPE_CHECKING, Any
 
 from .errors import CheckpointError, DestinationError, PlanError, PruningError
-from .plan import PrunePlan
+from .plan import PrunePlan, SubLayer
 
 if TYPE_CHECKING:
     from pruning.remote.configuration_pruned_qwen3 import PrunedQwen3Config
     from pruning.remote.modeling_pruned_qwen3 import PrunedQwen3ForCausalLM
 
     from .audit import audit_checkpoint
+    from .files.source import removed_bytes
     from .load import load_pruned
     from .prune import PruneResult, prune_checkpoint
     from .refresh import RefreshResult, refresh_checkpoint
@@ -30,15 +31,18 @@ __all__ = [
     "PrunedQwen3ForCausalLM",
     "PruningError",
     "RefreshResult",
+    "SubLayer",
     "audit_checkpoint",
     "load_pruned",
     "prune_checkpoint",
     "prune_state_dict",
     "refresh_checkpoint",
+    "removed_bytes",
 ]
 
 _HOMES = {
     "audit_checkpoint": "pruning.audit",
+    "removed_bytes": "pruning.files.source",
     "PruneResult": "pruning.prune",
     "prune_checkpoint": "pruning.prune",
     "prune_state_dict": "pruning.state_dict",

@@ -10,7 +10,6 @@ from pruning.files.source import Source, find_checkpoint, read_source
 
 from .audit import require_manifest
 from .errors import CheckpointError
-from .plan import SUBLAYERS
 from .untrusted_files import shortened
 
 # Arguments of `from_pretrained` that have it read other files, or other keys, than `read_source` does; None, or the
@@ -142,8 +141,8 @@ def _require_clean_report(source: Source, report: dict[str, Any]) -> None:
 
 def _require_plan(source: Source, model: Any) -> None:
     """Raise CheckpointError if the model skips something else than the checkpoint's plan: another config was given."""
-    skipped = {name.partition("layers.")[2] for name, _ in model.pruned_modules()}
-    planned = {f"{layer_idx}.{sublayer}" for sublayer in SUBLAYERS for layer_idx in getattr(source.plan, sublayer)}
+    skipped = {f"layers.{name.partition('layers.')[2]}" for name, _ in model.pruned_modules()}
+    planned = {str(each) for each in source.plan}
     if skipped != planned:
         differing = sorted(skipped ^ planned)
         raise CheckpointError(

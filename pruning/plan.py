@@ -2,8 +2,9 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property, total_ordering
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
@@ -24,20 +25,63 @@ _TOO_LONG = re.compile(r"[0-9]{10}")  # out of range whatever it says, and slow 
 _MOST_LAYERS = 100_000
 
 
+@total_ordering
+@dataclass(frozen=True, slots=True)
+class SubLayer:
+    """A sub-layer of a decoder layer: `layer` counts from 0, `kind` is "self_attn" or "mlp".
+
+    Sub-layers are ordered as they run.
+
+    >>> print(*sorted([SubLayer(10, "mlp"), SubLayer(10, "self_attn"), SubLayer(9, "mlp")]))
+    layers.9.mlp layers.10.self_attn layers.10.mlp
+    """
+
+    layer: int
+    kind: str
+
+    @property
+    def position(self) -> int:
+        """How many sub-layers run before it in a model that lacks none."""
+        return len(SUBLAYERS) * self.layer + SUBLAYERS.index(self.kind)
+
+    def __lt__(self, other: "SubLayer") -> bool:
+        return self.position < other.position
+
+    def __str__(self) -> str:
+        return f"layers.{self.layer}.{self.kind}"
+
+
+def sublayers_of(num_hidden_layers: int) -> list[SubLayer]:
+    """Return every sub-layer of a model of so many decoder layers, as they run."""
+    return [SubLayer(layer, kind) for layer in range(num_hidden_layers) for kind in SUBLAYERS]
+
+
 @dataclass(frozen=True)
 class PrunePlan:
-    """The layer indexes whose `self_attn` and whose `mlp` are pruned, each sorted, 0 being the first layer.
+    """A set of sub-layers: the layer indexes whose `self_attn` and whose `mlp` are pruned, each sorted.
 
-    Built from any iterables of int. Raises PlanError for an index that is no int, is negative or appears twice;
-    whether it is in range is known only beside a checkpoint: see `require_layers`.
+    Built from any iterables of int; see also `of`. Raises PlanError for an index that is not an int, is negative or
+    appears twice; whether it is in range is known only beside a checkpoint: see `require_layers`.
+
+    >>> plan = PrunePlan(self_attn=[12], mlp=range(11, 13))
+    >>> SubLayer(11, "mlp") in plan, SubLayer(11, "self_attn") in plan
+    (True, False)
+    >>> print(*plan)
+    layers.11.mlp layers.12.self_attn layers.12.mlp
     """
 
     self_attn: tuple[int, ...] = ()
     mlp: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        for sublayer in SUBLAYERS:
-            object.__setattr__(self, sublayer, _sorted_indexes(sublayer, getattr(self, sublayer)))
+        for kind in SUBLAYERS:
+            object.__setattr__(self, kind, _sorted_indexes(kind, getattr(self, kind)))
+
+    @classmethod
+    def of(cls, sublayers: Iterable[SubLayer]) -> Self:
+        """Build a plan from sub-layers. Raises PlanError for one that comes twice, as the class does."""
+        given = list(sublayers)
+        return cls(**{kind: tuple(each.layer for each in given if each.kind == kind) for kind in SUBLAYERS})
 
     @classmethod
     def parse(cls, self_attn: str = "", mlp: str = "") -> Self:
@@ -55,9 +99,9 @@ class PrunePlan:
         for key in plan:
             if key not in SUBLAYERS:
                 raise PlanError(f"the plan has the unknown key {_short(key)}: only 'self_attn' and 'mlp' are known")
-        for sublayer, indexes in plan.items():
+        for kind, indexes in plan.items():
             if not isinstance(indexes, (list, tuple)):
-                raise PlanError(f"{sublayer} is {_short(indexes)}, but should be a list of layer indexes")
+                raise PlanError(f"{kind} is {_short(indexes)}, but should be a list of layer indexes")
         return cls(**plan)
 
     @classmethod
@@ -78,20 +122,20 @@ class PrunePlan:
             skipped = skipped_sublayers(config.get("per_layer_config"), layer_count(config))
         except ValueError as error:
             raise PlanError(str(error)) from None
-        return cls(
-            **{
-                sublayer: tuple(layer_idx for layer_idx, words in skipped.items() if word in words)
-                for sublayer, word in _SKIP_WORD.items()
-            }
+        return cls.of(
+            SubLayer(layer, kind)
+            for layer, words in skipped.items()
+            for kind, word in _SKIP_WORD.items()
+            if word in words
         )
 
     def to_dict(self) -> dict[str, list[int]]:
         """Return `{"self_attn": [...], "mlp": [...]}`, the form of `from_dict`."""
-        return {sublayer: list(getattr(self, sublayer)) for sublayer in SUBLAYERS}
+        return {kind: list(getattr(self, kind)) for kind in SUBLAYERS}
 
     def to_lists(self) -> dict[str, str]:
-        """Return the command-line lists by sub-layer, as `parse` takes them: `{"self_attn": "12,17-20", ...}`."""
-        return {sublayer: _format_list(getattr(self, sublayer)) for sublayer in SUBLAYERS}
+        """Return the command-line lists by kind, as `parse` takes them: `{"self_attn": "12,17-20", ...}`."""
+        return {kind: _format_list(getattr(self, kind)) for kind in SUBLAYERS}
 
     def to_file(self, path: str | PathLike[str]) -> None:
         """Write the plan as a JSON file that `from_file` reads."""
@@ -105,60 +149,53 @@ class PrunePlan:
         layers: dict[int, dict[str, Any]] = {}
         for key, overrides in (present or {}).items():
             layers[int(key)] = {name: value for name, value in overrides.items() if name != "skip"}
-        for sublayer, word in _SKIP_WORD.items():
-            for layer_idx in getattr(self, sublayer):
-                layers.setdefault(layer_idx, {}).setdefault("skip", []).append(word)
-        return {str(layer_idx): layers[layer_idx] for layer_idx in sorted(layers) if layers[layer_idx]}
-
-    def prunes(self, sublayer: str, layer_idx: int) -> bool:
-        """Say whether the plan prunes `sublayer` (`"self_attn"` or `"mlp"`) of a layer."""
-        return layer_idx in getattr(self, sublayer)
+        for each in self:
+            layers.setdefault(each.layer, {}).setdefault("skip", []).append(_SKIP_WORD[each.kind])
+        return {str(layer): layers[layer] for layer in sorted(layers) if layers[layer]}
 
     def require_layers(self, num_hidden_layers: int) -> None:
         """Raise PlanError if an index lies outside a model of `num_hidden_layers` decoder layers."""
-        for sublayer in SUBLAYERS:
-            for layer_idx in getattr(self, sublayer):
-                if layer_idx >= num_hidden_layers:
-                    raise PlanError(
-                        f"{sublayer} index {layer_idx} is out of range: "
-                        f"the checkpoint has layers 0 to {num_hidden_layers - 1}"
-                    )
+        for each in self:
+            if each.layer >= num_hidden_layers:
+                raise PlanError(
+                    f"{each.kind} index {each.layer} is out of range: "
+                    f"the checkpoint has layers 0 to {num_hidden_layers - 1}"
+                )
 
-    def removed_bytes(self, checkpoint: str | PathLike[str]) -> int:
-        """Return how many bytes of tensors the plan removes from a checkpoint directory; reads headers only.
-
-        Raises CheckpointError if the checkpoint cannot be read, PlanError if the plan does not fit it.
-        """
-        from pruning.files.source import read_source  # here, since a source's config is read into a plan
-
-        return sum(tensor.size for tensor in read_source(Path(checkpoint)).tensors_under(self))
+    @cached_property
+    def sublayers(self) -> frozenset[SubLayer]:
+        """The sub-layers that are pruned."""
+        return frozenset(SubLayer(layer, kind) for kind in SUBLAYERS for layer in getattr(self, kind))
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing is pruned."""
-        return not self.self_attn and not self.mlp
+        return not self.sublayers
 
     @property
     def whole_layers(self) -> tuple[int, ...]:
         """The layers of which nothing is left: both sub-layers are pruned."""
         return tuple(layer_idx for layer_idx in self.self_attn if layer_idx in self.mlp)
 
+    def __contains__(self, sublayer: object) -> bool:
+        return sublayer in self.sublayers
+
+    def __iter__(self) -> Iterator[SubLayer]:
+        return iter(sorted(self.sublayers))
+
     def __or__(self, other: "PrunePlan") -> "PrunePlan":
-        return PrunePlan(*(tuple({*mine, *theirs}) for mine, theirs in self._pairs(other)))
+        return PrunePlan.of(self.sublayers | other.sublayers)
 
     def __and__(self, other: "PrunePlan") -> "PrunePlan":
-        return PrunePlan(*(tuple({*mine} & {*theirs}) for mine, theirs in self._pairs(other)))
+        return PrunePlan.of(self.sublayers & other.sublayers)
 
     def __sub__(self, other: "PrunePlan") -> "PrunePlan":
-        return PrunePlan(*(tuple({*mine} - {*theirs}) for mine, theirs in self._pairs(other)))
-
-    def _pairs(self, other: "PrunePlan") -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-        return [(self.self_attn, other.self_attn), (self.mlp, other.mlp)]
+        return PrunePlan.of(self.sublayers - other.sublayers)
 
     def __str__(self) -> str:
         if self.is_empty:
             return "nothing pruned"
-        return ", ".join(f"{sublayer} {text}" for sublayer, text in self.to_lists().items() if text)
+        return ", ".join(f"{kind} {text}" for kind, text in self.to_lists().items() if text)
 
 
 def layer_count(config: Mapping[str, Any]) -> int:
@@ -169,36 +206,36 @@ def layer_count(config: Mapping[str, Any]) -> int:
     return count
 
 
-def _sorted_indexes(sublayer: str, indexes: object) -> tuple[int, ...]:
+def _sorted_indexes(kind: str, indexes: object) -> tuple[int, ...]:
     if isinstance(indexes, (str, bytes)) or not isinstance(indexes, Iterable):
-        raise PlanError(f"{sublayer} is {_short(indexes)}, but should be layer indexes such as (12, 17)")
+        raise PlanError(f"{kind} is {_short(indexes)}, but should be layer indexes such as (12, 17)")
     seen: set[int] = set()
     for index in indexes:
         if not isinstance(index, int) or isinstance(index, bool):
-            raise PlanError(f"{sublayer} index {_short(index)} is not an integer: layers are numbered 0, 1, 2, ...")
+            raise PlanError(f"{kind} index {_short(index)} is not an integer: layers are numbered 0, 1, 2, ...")
         if index < 0:
-            raise PlanError(f"{sublayer} index {_short(index)} is negative: layers are numbered from 0")
+            raise PlanError(f"{kind} index {_short(index)} is negative: layers are numbered from 0")
         if index >= _MOST_LAYERS:
-            raise PlanError(_out_of_range(f"{sublayer} index {_short(index)}"))
+            raise PlanError(_out_of_range(f"{kind} index {_short(index)}"))
         if index in seen:
-            raise PlanError(f"{sublayer} index {index} is named twice: name each layer once")
+            raise PlanError(f"{kind} index {index} is named twice: name each layer once")
         seen.add(index)
     return tuple(sorted(seen))
 
 
-def _parse_list(sublayer: str, text: str) -> list[int]:
+def _parse_list(kind: str, text: str) -> list[int]:
     indexes: list[int] = []
     for item in (part.strip() for part in text.split(",") if text.strip()):
         if not _INDEX.fullmatch(item) and not _RANGE.fullmatch(item):
-            raise PlanError(f"{sublayer} item {_short(item)} is not an integer or a range such as 12 or 17-20")
+            raise PlanError(f"{kind} item {_short(item)} is not an integer or a range such as 12 or 17-20")
         if _TOO_LONG.search(item):
-            raise PlanError(_out_of_range(f"{sublayer} item {_short(item)}"))
+            raise PlanError(_out_of_range(f"{kind} item {_short(item)}"))
         if range_match := _RANGE.fullmatch(item):
             first, last = map(int, range_match.groups())
             if last < first:
-                raise PlanError(f"{sublayer} range {item} is empty: {last} comes before {first}; write {last}-{first}")
+                raise PlanError(f"{kind} range {item} is empty: {last} comes before {first}; write {last}-{first}")
             if last - first >= _MOST_LAYERS:
-                raise PlanError(f"{sublayer} range {item} is longer than any model: check its ends")
+                raise PlanError(f"{kind} range {item} is longer than any model: check its ends")
             indexes.extend(range(first, last + 1))
         else:
             indexes.append(int(item))

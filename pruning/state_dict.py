@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from .errors import CheckpointError
-from .plan import SUBLAYERS, PrunePlan
+from .plan import PrunePlan, SubLayer
 
 # With or without the base model's prefix: transformers loads both.
 _SUBLAYER_KEY = re.compile(r"(?:model\.)?layers\.(0|[1-9][0-9]{0,8})\.(self_attn|mlp)\..+", re.DOTALL)
@@ -13,33 +13,30 @@ _SUBLAYER_KEY = re.compile(r"(?:model\.)?layers\.(0|[1-9][0-9]{0,8})\.(self_attn
 Value = TypeVar("Value")
 
 
-def sublayer_of(key: str) -> tuple[str, int] | None:
-    """Return the sub-layer and the layer index that a state dict key lies under, or None.
+def sublayer_of(key: str) -> SubLayer | None:
+    """Return the sub-layer that a state dict key lies under, or None.
 
     >>> sublayer_of("model.layers.10.mlp.up_proj.weight")
-    ('mlp', 10)
+    SubLayer(layer=10, kind='mlp')
     >>> sublayer_of("model.layers.10.input_layernorm.weight")
     """
     match = _SUBLAYER_KEY.fullmatch(key)
-    return (match[2], int(match[1])) if match else None
+    return SubLayer(int(match[1]), match[2]) if match else None
 
 
 def is_pruned(key: str, plan: PrunePlan) -> bool:
     """Say whether a state dict key lies under a sub-layer that the plan prunes."""
-    sublayer = sublayer_of(key)
-    return sublayer is not None and sublayer[1] in getattr(plan, sublayer[0])
+    return sublayer_of(key) in plan
 
 
 def require_sublayers(keys: Iterable[str], plan: PrunePlan) -> None:
     """Raise CheckpointError if the plan prunes a sub-layer of which there is no key."""
     present = {sublayer_of(key) for key in keys}
-    for sublayer in SUBLAYERS:
-        for layer_idx in getattr(plan, sublayer):
-            if (sublayer, layer_idx) not in present:
-                raise CheckpointError(
-                    f"there is no tensor of {sublayer} in layer {layer_idx}: "
-                    f"keys should begin with model.layers.{layer_idx}.{sublayer}."
-                )
+    for each in plan:
+        if each not in present:
+            raise CheckpointError(
+                f"there is no tensor of {each.kind} in layer {each.layer}: keys should begin with model.{each}."
+            )
 
 
 def prune_state_dict(state_dict: Mapping[str, Value], plan: PrunePlan) -> dict[str, Value]:

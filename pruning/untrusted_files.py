@@ -5,11 +5,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from pruning.files.regular_files import open_regular
+from .regular_files import open_regular
 
 # The format's own limit for a safetensors header (safetensors 0.8.0, `tensor.rs`, MAX_HEADER_SIZE) serves all files.
 MOST_JSON_BYTES = 100_000_000
 _MOST_LEVELS = 100
+_MOST_DIGITS = 1000  # Python's own limit is 4300, and its message names a way around it
 _MOST_SHOWN = 200  # characters: longer than any name that is meant
 
 
@@ -69,6 +70,8 @@ def shortened(value: object, longest: int = _MOST_SHOWN) -> str:
 
 
 def _integer(text: str) -> int | float:
+    if len(text) > _MOST_DIGITS:
+        raise ValueError(f"a number of {len(text)} digits")
     # The safetensors library has it so, too, and does not take it for a size (serde_json 1.0, `de.rs`, parse_number).
     return int(text) if text != "-0" else -0.0
 

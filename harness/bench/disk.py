@@ -8,6 +8,7 @@ from pathlib import Path
 
 from harness.subject.stored import StoredCheckpoint, unloaded_files
 from harness.subject.subject import Subject
+from pruning import removed_bytes
 
 from .measurement import Measurement, Prediction, counted
 
@@ -30,7 +31,7 @@ def stored_bytes(subject: Subject) -> Prediction:
     """Return the bytes of the base's tensors, and of those that the plan keeps; both in the base's dtype."""
     assert subject.base is not None
     size = _tensor_bytes(subject.base.files)
-    return Prediction("bytes", size, size - subject.plan.removed_bytes(subject.base.root))
+    return Prediction("bytes", size, size - removed_bytes(subject.base.root, subject.plan))
 
 
 def _files(stored: StoredCheckpoint) -> list[Path]:

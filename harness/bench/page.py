@@ -37,7 +37,7 @@ def benchmark_page(benchmark: Benchmark) -> str:
         skipped=[(mode.name, mode.skipped) for mode in benchmark.modes if mode.skipped is not None],
         notes=list(dict.fromkeys(note for mode in benchmark.modes for note in mode.notes)),
         plan=str(PrunePlan.from_dict(benchmark.plan)),
-        strip=plan_strip(benchmark.plan, benchmark.environment.get("layers")),
+        strip=plan_strip(PrunePlan.from_dict(benchmark.plan), benchmark.environment.get("layers")),
         picture=benchmark_picture(benchmark),
         columns=COLUMNS,
         explanation=EXPLANATION,

@@ -13,7 +13,6 @@ from harness.models.session import Session, first_line
 from harness.subject.stock import stock_config_object
 from harness.system.whose_error import raised_by
 from pruning import PrunePlan
-from pruning.plan import SUBLAYERS
 
 from .cost_model import NOTHING_PRUNED, cache_bytes, multiply_adds, step_bytes
 from .inference import Generation, clock_tick, static_cache_bytes, timed_generation
@@ -61,7 +60,7 @@ def resident_costs(base: Any, pruned: Any, plan: PrunePlan) -> list[Measurement]
     What is predicted is what the base holds outside of the pruned modules: in its dtype, quantised and offloaded as it
     is. A device that the models are dealt to differently, as `auto` does with several GPUs, has none predicted.
     """
-    modules = [f"model.layers.{index}.{name}" for name in SUBLAYERS for index in getattr(plan, name)]
+    modules = [f"model.{each}" for each in plan]
     whole, ideal, held = (
         resident_weight_bytes_by_device(base),
         resident_weight_bytes_by_device(base, without=modules),

@@ -12,7 +12,6 @@ from harness.errors import CannotRun
 from harness.system.crashes import DEBUG, internal_error
 from harness.system.signals import ended_by, exit_at_signals
 from pruning import PlanError, PrunePlan, PruningError, __version__
-from pruning.plan import SUBLAYERS
 
 from .bench import bench
 from .doctor import doctor
@@ -295,8 +294,7 @@ def prune(
             sync=not no_sync,
             progress=progress,
         )
-    count = sum(len(getattr(result.plan, sublayer)) for sublayer in SUBLAYERS)
-    print(f"{result.destination}: {result.plan} ({count} sub-layers)")
+    print(f"{result.destination}: {result.plan} ({len(result.plan.sublayers)} sub-layers)")
     print(
         f"tensors: {result.bytes_before / 1e6:.1f} MB before, {result.bytes_after / 1e6:.1f} MB after "
         f"({result.bytes_after / max(result.bytes_before, 1):.1%}), in {result.shards} file(s)"

@@ -13,9 +13,12 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, StaticCache
 
-# The parts of a decoder layer, as Qwen3 names them (transformers 5.23.0, models/qwen3/modeling_qwen3.py).
-PARTS: Final = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
+from harness.subject.sublayer_keys import NORM_OF, Norm
+from pruning import SubLayer
+from pruning.plan import sublayers_of
 
+Part = SubLayer | Norm
+"""A part of a decoder layer."""
 
 _CACHE_TYPE: Final = re.compile(r"\b[A-Za-z]*Cache\b")
 
@@ -140,6 +143,20 @@ def decoder_layers(model: nn.Module) -> list[nn.Module]:
     return []
 
 
+def module_of(layers: Sequence[nn.Module], part: Part) -> nn.Module | None:
+    """Return the module of a part among decoder layers; None if there is none."""
+    layer, name = (part.of.layer, NORM_OF[part.of.kind]) if isinstance(part, Norm) else (part.layer, part.kind)
+    return part_of(layers[layer], name) if layer < len(layers) else None
+
+
+def parts_of(layers: Sequence[nn.Module]) -> Iterator[tuple[Part, nn.Module]]:
+    """Yield the parts of decoder layers that are there, under the names that Qwen3 gives them, with their modules."""
+    for sublayer in sublayers_of(len(layers)):
+        for part in (Norm(sublayer), sublayer):
+            if (module := module_of(layers, part)) is not None:
+                yield part, module
+
+
 def part_of(layer: nn.Module, name: str) -> nn.Module | None:
     """Return a part of a decoder layer; None if there is none, or None in its place."""
     part = getattr(layer, name, None)
@@ -152,19 +169,19 @@ def holds_values(module: nn.Module | None) -> bool:
 
 
 @contextmanager
-def silent_parts(model: nn.Module, parts: Collection[tuple[int, str]]) -> Iterator[set[tuple[int, str]]]:
-    """Record, within the `with`, which of these parts put out zeros alone whenever they are called."""
-    silent = set(parts)
+def silent_sublayers(model: nn.Module, sublayers: Collection[SubLayer]) -> Iterator[set[SubLayer]]:
+    """Record, within the `with`, which of these put out zeros alone whenever they are called."""
+    silent = set(sublayers)
     layers, handles = decoder_layers(model), []
 
-    def look(entry: tuple[int, str], output: Any) -> None:
+    def look(entry: SubLayer, output: Any) -> None:
         values = output[0] if isinstance(output, tuple) else output
         if not isinstance(values, Tensor) or bool(values.any()):  # NaN is no zero
             silent.discard(entry)
 
-    for index, name in parts:
-        if (part := part_of(layers[index], name)) is not None:
-            handles.append(part.register_forward_hook(lambda *call, entry=(index, name): look(entry, call[-1])))
+    for each in sublayers:
+        if (module := module_of(layers, each)) is not None:
+            handles.append(module.register_forward_hook(lambda *call, entry=each: look(entry, call[-1])))
     try:
         yield silent
     finally:
@@ -173,8 +190,8 @@ def silent_parts(model: nn.Module, parts: Collection[tuple[int, str]]) -> Iterat
 
 
 @contextmanager
-def silenced(model: nn.Module, parts: Collection[tuple[int, str]]) -> Iterator[None]:
-    """Let these parts, within the `with`, put out zeros, so that adding what they put out changes nothing."""
+def silenced(model: nn.Module, sublayers: Collection[SubLayer]) -> Iterator[None]:
+    """Let these, within the `with`, put out zeros, so that adding what they put out changes nothing."""
 
     def zeros(module: nn.Module, arguments: Any, output: Any) -> Any:
         if isinstance(output, tuple):
@@ -182,7 +199,7 @@ def silenced(model: nn.Module, parts: Collection[tuple[int, str]]) -> Iterator[N
         return torch.zeros_like(output)
 
     layers = decoder_layers(model)
-    modules = [part for index, name in parts if (part := part_of(layers[index], name)) is not None]
+    modules = [module for each in sublayers if (module := module_of(layers, each)) is not None]
     handles = [module.register_forward_hook(zeros) for module in modules]
     try:
         yield
@@ -192,15 +209,12 @@ def silenced(model: nn.Module, parts: Collection[tuple[int, str]]) -> Iterator[N
 
 
 @contextmanager
-def calls(model: nn.Module) -> Iterator[set[tuple[int, str]]]:
-    """Record, within the `with`, which parts of which decoder layers are called: pairs such as `(3, "mlp")`."""
-    called: set[tuple[int, str]] = set()
+def calls(model: nn.Module) -> Iterator[set[Part]]:
+    """Record, within the `with`, which parts of decoder layers are called."""
+    called: set[Part] = set()
     handles = []
-    for layer_idx, layer in enumerate(decoder_layers(model)):
-        for name, part in layer.named_children():
-            if name in PARTS:
-                entry = (layer_idx, name)
-                handles.append(part.register_forward_pre_hook(lambda *_, entry=entry: called.add(entry)))
+    for part, module in parts_of(decoder_layers(model)):
+        handles.append(module.register_forward_pre_hook(lambda *_, entry=part: called.add(entry)))
     try:
         yield called
     finally:
@@ -226,24 +240,25 @@ def layer_outputs(model: nn.Module) -> Iterator[list[Tensor]]:
 
 
 @contextmanager
-def residual_stream(model: nn.Module) -> Iterator[dict[tuple[int, str], Tensor]]:
+def residual_stream(model: nn.Module) -> Iterator[dict[SubLayer, Tensor]]:
     """Record, within the `with`, the residual stream behind each sub-layer, in float32 on the CPU.
 
-    By layer and sub-layer: behind "mlp" is what leaves the layer, behind "self_attn" what enters the norm in front of
-    the mlp, which is not seen where the mlp is pruned. Of several passes the last one counts.
+    Behind an mlp is what leaves the layer, behind a self_attn what enters the norm in front of the mlp, which is not
+    seen where the mlp is pruned. Of several passes the last one counts.
     """
-    seen: dict[tuple[int, str], Tensor] = {}
+    seen: dict[SubLayer, Tensor] = {}
     handles = []
 
-    def record(entry: tuple[int, str], states: Any) -> None:
+    def record(entry: SubLayer, states: Any) -> None:
         hidden = states[0] if isinstance(states, tuple) and states else states
         if isinstance(hidden, Tensor):
             seen[entry] = hidden.detach().float().cpu()
 
     for index, layer in enumerate(decoder_layers(model)):
-        handles.append(layer.register_forward_hook(lambda *call, entry=(index, "mlp"): record(entry, call[-1])))
+        after = SubLayer(index, "mlp")
+        handles.append(layer.register_forward_hook(lambda *call, entry=after: record(entry, call[-1])))
         if (norm := part_of(layer, "post_attention_layernorm")) is not None:
-            before = (index, "self_attn")
+            before = SubLayer(index, "self_attn")
             handles.append(norm.register_forward_pre_hook(lambda *call, entry=before: record(entry, call[-1])))
     try:
         yield seen

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from harness.reference.tolerances import tolerance
+from pruning import SubLayer
 
 from .forward import TokenBatch, cached_logits, decoder_layers, uncached_logits
 from .session import Session
@@ -34,7 +35,7 @@ class LayerSeen:
     mask: Tensor | None = None
 
 
-def not_passed_on(session: Session, batch: TokenBatch) -> list[tuple[int, str]]:
+def not_passed_on(session: Session, batch: TokenBatch) -> list[SubLayer]:
     """Return the pruned sub-layers in whose place a layer does something else than to pass on what enters it.
 
     Empty unless that is all that is wrong: no layer that prunes nothing may deviate, and none for what it keeps.
@@ -44,18 +45,19 @@ def not_passed_on(session: Session, batch: TokenBatch) -> list[tuple[int, str]]:
     entered = {index: seen.entered for index, seen in ours.items() if seen.entered is not None}
     with session.pruned_reference() as reference:
         theirs = layers_seen(reference, batch, entered)
-    found: list[tuple[int, str]] = []
+    found: list[SubLayer] = []
     for index, seen in ours.items():
         expected = theirs.get(index, LayerSeen())
         if _close(session, batch, seen.left, expected.left):
             continue
-        pruned = [name for name in ("self_attn", "mlp") if plan.prunes(name, index)]
-        if pruned == ["self_attn"] and not _close(session, batch, seen.halfway, seen.entered):
-            found.append((index, "self_attn"))
-        elif pruned == ["mlp"] and _close(session, batch, seen.attended, expected.attended):
-            found.append((index, "mlp"))
-        elif len(pruned) == 2:
-            found += [(index, name) for name in pruned]
+        pruned = [each for each in plan if each.layer == index]
+        kinds = [each.kind for each in pruned]
+        if (
+            (kinds == ["self_attn"] and not _close(session, batch, seen.halfway, seen.entered))
+            or (kinds == ["mlp"] and _close(session, batch, seen.attended, expected.attended))
+            or len(pruned) == 2
+        ):
+            found += pruned
         else:
             return []
     return found
@@ -71,7 +73,7 @@ def without_the_mask(session: Session, batch: TokenBatch) -> list[int]:
     ours = layers_seen(session.model, batch)
     with session.pruned_reference() as reference:
         theirs = layers_seen(reference, batch)
-    kept = [index for index, seen in ours.items() if not plan.prunes("self_attn", index) and seen.attended is not None]
+    kept = [index for index, seen in ours.items() if index not in plan.self_attn and seen.attended is not None]
     other = [index for index in kept if not _same_mask(ours[index].mask, theirs[index].mask)]
     if other:
         return other if len(other) < len(kept) else []

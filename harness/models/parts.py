@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import torch
@@ -14,17 +14,20 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from harness.reference.tolerances import tolerance
 from harness.subject.stock import empty_stock_model
 from harness.subject.stored import EMBEDDING, HEAD, canonical_key, tensors_file_by_file
-from harness.subject.subject import NORM_OF, is_under
+from harness.subject.subject import is_under
+from harness.subject.sublayer_keys import NORM_OF, Norm
+from pruning import SubLayer
 
 from .batches import random_ids
 from .buffers import own_buffer_differences
 from .forward import (
+    Part,
     TokenBatch,
     calls,
     decoder_layers,
     layer_outputs,
     part_of,
-    silent_parts,
+    silent_sublayers,
     uncached_logits,
     unpadded,
 )
@@ -204,25 +207,21 @@ def _fresh_buffers(config: Mapping[str, Any]) -> dict[str, Tensor]:
     return fresh
 
 
-def pruned_parts(session: Session) -> set[tuple[int, str]]:
+def pruned_parts(session: Session) -> set[Part]:
     """Return the parts of decoder layers that should not run: pruned sub-layers and the norms in front of them."""
-    plan = session.subject.plan
-    parts = {(layer_idx, "self_attn") for layer_idx in plan.self_attn} | {(layer_idx, "mlp") for layer_idx in plan.mlp}
-    return parts | {(layer_idx, NORM_OF[name]) for layer_idx, name in parts}
+    return {part for each in session.subject.plan for part in (each, Norm(each))}
 
 
-def pruned_that_run(session: Session, batch: TokenBatch) -> set[tuple[int, str]]:
-    """Return the pruned sub-layers, norms left out, that an uncached pass calls, and that put out more than zeros."""
-    sublayers = {part for part in pruned_parts(session) if part[1] in NORM_OF}
-    return running_parts(session.model, sublayers, batch)
+def pruned_that_run(session: Session, batch: TokenBatch) -> set[SubLayer]:
+    """Return the pruned sub-layers that an uncached pass calls, and that put out more than zeros."""
+    return running_sublayers(session.model, session.subject.plan.sublayers, batch)
 
 
-def running_parts(model: nn.Module, parts: set[tuple[int, str]], batch: TokenBatch) -> set[tuple[int, str]]:
-    """Return those of `parts` that an uncached pass calls, and that put out more than zeros."""
-    there = {part for part in parts if part[0] < len(decoder_layers(model))}
-    with calls(model) as called, silent_parts(model, there) as silent:
+def running_sublayers(model: nn.Module, sublayers: Collection[SubLayer], batch: TokenBatch) -> set[SubLayer]:
+    """Return those of `sublayers` that an uncached pass calls, and that put out more than zeros."""
+    with calls(model) as called, silent_sublayers(model, sublayers) as silent:
         uncached_logits(model, batch)
-    return (there & called) - silent
+    return {each for each in sublayers if each in called and each not in silent}
 
 
 def first_diverging_layer(session: Session, batch: TokenBatch) -> tuple[int, float] | None:
@@ -253,7 +252,7 @@ def adds_its_norm(session: Session, batch: TokenBatch, layer_idx: int) -> str | 
     layer: Any = decoder_layers(session.model)[layer_idx]
     plan = session.subject.plan
     seen: dict[str, Tensor] = {}
-    names = [name for name in NORM_OF if plan.prunes(name, layer_idx)]
+    names = [kind for kind in NORM_OF if SubLayer(layer_idx, kind) in plan]
     norm = part_of(layer, NORM_OF[names[0]]) if len(names) == 1 else None
     if norm is None:
         return None
@@ -272,7 +271,7 @@ def adds_its_norm(session: Session, batch: TokenBatch, layer_idx: int) -> str | 
 def meta_attributes(session: Session) -> list[str]:
     """Return the names of tensors without values that kept modules hold as plain attributes."""
     found = []
-    pruned = {f"layers.{layer_idx}.{name}" for layer_idx, name in pruned_parts(session)}
+    pruned = {str(part) for part in pruned_parts(session)}
     for name, module in unwrapped(session.model).named_modules():
         if any(f".{part}." in f".{name}." for part in pruned):
             continue

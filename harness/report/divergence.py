@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from pruning import PrunePlan
+from pruning import PrunePlan, SubLayer
 from pruning.plan import SUBLAYERS
 
 from .groups import group_and_property
@@ -24,40 +24,40 @@ _PANEL: Final = 2.2  # inches
 _MARKERS: Final = "osD^vPX"
 
 
-def layer_number(index: int, sublayer: str) -> str:
-    """Return the name of a number about the residual stream behind a sub-layer: `layers.3.mlp`."""
-    return f"layers.{index}.{sublayer}"
-
-
 def is_of_a_layer(number: str) -> bool:
-    """Whether a number of a check is one of those."""
-    return _NAME.fullmatch(number) is not None
+    """Whether a number of a check is about the residual stream behind a sub-layer: its name is `layers.3.mlp`."""
+    return _sublayer(number) is not None
+
+
+def _sublayer(number: str) -> SubLayer | None:
+    match = _NAME.fullmatch(number)
+    return SubLayer(int(match[1]), match[2]) if match else None
 
 
 @dataclass(frozen=True)
 class Divergence:
     """How far one way of loading is from its reference behind each sub-layer, relative to its largest element there.
 
-    `points` are layer, sub-layer and that share, in the order of the forward pass; `allowed` is what logits may differ
-    by, relative to the largest.
+    `points` are sub-layers, each with that share, as they run; `allowed` is what logits may differ by, relative to the
+    largest.
     """
 
     mode: str
     allowed: float
-    points: tuple[tuple[int, str, float], ...]
+    points: tuple[tuple[SubLayer, float], ...]
 
     @property
-    def first_beyond(self) -> tuple[int, str, float] | None:
+    def first_beyond(self) -> tuple[SubLayer, float] | None:
         """The first place where it differs by more than logits may; None if it does nowhere."""
-        return next((point for point in self.points if not point[2] <= self.allowed), None)  # NaN is beyond
+        return next((point for point in self.points if not point[1] <= self.allowed), None)  # NaN is beyond
 
     @property
     def words(self) -> str:
         """What is seen of it, without its mode."""
         may = f"logits may differ by {self.allowed:.2g}"
         if (beyond := self.first_beyond) is not None:
-            index, sublayer, share = beyond
-            return f"leaves the reference behind {layer_number(index, sublayer)}, by {share:.2g}; {may}."
+            sublayer, share = beyond
+            return f"leaves the reference behind {sublayer}, by {share:.2g}; {may}."
         largest = max(share for *_, share in self.points)
         if largest == 0:
             return "equal to the reference behind every sub-layer, bit for bit."
@@ -68,11 +68,10 @@ def divergences(report: Report) -> list[Divergence]:
     """Return the divergence of each way of loading whose logits were compared layer by layer."""
     found = []
     for check in report.checks:
-        matches = ((_NAME.fullmatch(name), share) for name, share in check.numbers.items())
-        points = [(int(match[1]), match[2], float(share)) for match, share in matches if match is not None]
+        numbers = ((_sublayer(name), share) for name, share in check.numbers.items())
+        points = sorted((sublayer, float(share)) for sublayer, share in numbers if sublayer is not None)
         allowed = check.numbers.get("allowed")
         if points and allowed is not None:
-            points.sort(key=lambda point: _position(*point[:2]))
             found.append(Divergence(group_and_property(check.name)[0], float(allowed), tuple(points)))
     return found
 
@@ -106,7 +105,7 @@ def divergence_figure(found: list[Divergence], plan: PrunePlan) -> Figure:
     every_axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (allowed, shown) in zip(every_axes, panels.items(), strict=True):
         _draw(axes, allowed, shown)
-        for number, place in enumerate(_position(index, name) for name in SUBLAYERS for index in getattr(plan, name)):
+        for number, place in enumerate(map(_place, plan)):
             label = {} if number else {"label": "pruned"}
             axes.axvspan(place - 0.25, place + 0.25, color="#dddddd", linewidth=0, zorder=0, **label)
         axes.legend(fontsize=8, ncols=2, loc="best", framealpha=0.9, borderpad=0.3, columnspacing=1)
@@ -122,7 +121,7 @@ def _draw(axes: Axes, allowed: float, shown: list[Divergence]) -> None:
     highest = 10.0 ** (math.ceil(math.log10(max(positive, default=1.0))) + 1)
     for number, each in enumerate(shown):
         axes.plot(
-            [_position(index, sublayer) for index, sublayer, _ in each.points],
+            [_place(sublayer) for sublayer, _ in each.points],
             # What is equal has no place on a logarithmic axis, and what is no number has none anywhere.
             [max(share, lowest) if share < highest else highest for *_, share in each.points],
             color=PALETTE[number % len(PALETTE)],
@@ -148,5 +147,6 @@ def _draw(axes: Axes, allowed: float, shown: list[Divergence]) -> None:
     axes.grid(axis="y", color="#dddddd", linewidth=0.5)
 
 
-def _position(index: int, sublayer: str) -> float:
-    return index + (0.5 if sublayer == "mlp" else 0.0)
+def _place(sublayer: SubLayer) -> float:
+    """Return where a sub-layer is drawn, in layers."""
+    return sublayer.position / len(SUBLAYERS)

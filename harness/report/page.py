@@ -8,7 +8,7 @@ terminal.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
@@ -16,7 +16,7 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from pruning.plan import SUBLAYERS
+from pruning import PrunePlan
 
 from .pictures import Picture
 from .terminal import visible
@@ -38,14 +38,13 @@ def page(template: str, **content: Any) -> str:
     return _environment().get_template(template).render(content)
 
 
-def plan_strip(plan: Mapping[str, Iterable[int]], layers: object) -> list[Cell]:
+def plan_strip(plan: PrunePlan, layers: object) -> list[Cell]:
     """Return a cell for each layer; up to the last that is pruned, if it is not known how many `layers` there are."""
-    pruned = {name: frozenset(plan.get(name, ())) for name in SUBLAYERS}
-    last = max((index for indexes in pruned.values() for index in indexes), default=-1)
+    last = max((each.layer for each in plan), default=-1)
     count = layers if isinstance(layers, int) and layers > last else last + 1
     if count > _MOST_LAYERS:
         return []
-    return [Cell(index, index in pruned["self_attn"], index in pruned["mlp"]) for index in range(count)]
+    return [Cell(index, index in plan.self_attn, index in plan.mlp) for index in range(count)]
 
 
 def made_with(environment: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from pruning import PrunePlan
+
 from .divergence import divergence_picture, is_of_a_layer
 from .groups import LONGEST_REASON, Group, counted_outcomes, group_and_property, groups, reason_of
 from .outcomes import CheckRecord, limited_number
@@ -64,7 +66,7 @@ def report_page(report: Report) -> str:
         skipped=skipped_rows(report),
         findings=FINDINGS,
         plan=plan_and_source(report),
-        strip=plan_strip(report.plan, report.environment.get("layers")),
+        strip=plan_strip(PrunePlan.from_dict(report.plan), report.environment.get("layers")),
         picture=divergence_picture(report),
         groups=[
             (group, _of_allowed(_closest(group)), [_row(check) for check in group.checks])

@@ -13,18 +13,15 @@ from pruning import CheckpointError, PlanError, PrunePlan
 from pruning.families import FAMILIES
 from pruning.files.source import find_checkpoint
 from pruning.load import hub_kernel
-from pruning.plan import SUBLAYERS
 
 from .checkpoint_code import CheckpointCode, differences_from_manifest, read_code
 from .stock import stock_config, stock_config_object, stock_shapes
 from .stored import StoredCheckpoint, read_stored
-from .sublayer_keys import sublayer_of
+from .sublayer_keys import Norm, sublayer_of
 from .untrusted_files import read_json_or_none
 
 MANIFEST_FILE = "pruning.json"
 PRUNED_MODEL_TYPES: Final = frozenset(family.pruned_model_type for family in FAMILIES)
-# The norm in front of each sub-layer, as Qwen3 names it (transformers 5.23.0, models/qwen3/modeling_qwen3.py).
-NORM_OF: Final = {"self_attn": "input_layernorm", "mlp": "post_attention_layernorm"}
 
 
 @dataclass(frozen=True)
@@ -105,8 +102,7 @@ class Subject:
     @cached_property
     def optional_keys(self) -> set[str]:
         """The keys that may be stored or not: norms in front of pruned sub-layers, which nothing runs."""
-        pruned = [(name, layer_idx) for name in SUBLAYERS for layer_idx in getattr(self.plan, name)]
-        return {f"model.layers.{layer_idx}.{NORM_OF[name]}.weight" for name, layer_idx in pruned}
+        return {f"model.{Norm(each)}.weight" for each in self.plan}
 
     @cached_property
     def expected_keys(self) -> set[str]:
@@ -120,8 +116,7 @@ class Subject:
 
 def is_under(key: str, plan: PrunePlan) -> bool:
     """Whether a canonical key belongs to a sub-layer that a plan prunes."""
-    sublayer = sublayer_of(key)
-    return sublayer is not None and plan.prunes(*sublayer)
+    return sublayer_of(key) in plan
 
 
 def read_subject(
@@ -241,11 +236,5 @@ def absent_plan(stored: StoredCheckpoint, base: StoredCheckpoint | None) -> Prun
     sublayers = {sublayer for key in unpruned if (sublayer := sublayer_of(key)) is not None}
     present = {sublayer for key in stored.tensors if (sublayer := sublayer_of(key)) is not None}
     if not present:
-        return PrunePlan() if not stored.tensors else _plan_of(sublayers)
-    return _plan_of(sublayers - present)
-
-
-def _plan_of(sublayers: set[tuple[str, int]]) -> PrunePlan:
-    return PrunePlan(
-        **{name: tuple(sorted(layer_idx for each, layer_idx in sublayers if each == name)) for name in SUBLAYERS}
-    )
+        return PrunePlan() if not stored.tensors else PrunePlan.of(sublayers)
+    return PrunePlan.of(sublayers - present)

@@ -1,4 +1,4 @@
-"""Which decoder layer and sub-layer a key belongs to, as the stock model names its own parameters.
+"""Which sub-layer a key belongs to, as the stock model names its own parameters, and which norm a sub-layer has.
 
 The pruner has a matcher of its own (`pruning/state_dict.py`). This one shares nothing with it: a key that the pruner
 takes for another sub-layer's is still seen here as what it is.
@@ -7,15 +7,31 @@ takes for another sub-layer's is still seen here as what it is.
 from __future__ import annotations
 
 from functools import cache
+from typing import Final, NamedTuple
+
+from pruning import SubLayer
 
 from .stock import empty_stock_model
 
+# The norm in front of each kind of sub-layer, as Qwen3 names it (transformers 5.23.0,
+# models/qwen3/modeling_qwen3.py).
+NORM_OF: Final = {"self_attn": "input_layernorm", "mlp": "post_attention_layernorm"}
 
-def sublayer_of(key: str) -> tuple[str, int] | None:
-    """Return the sub-layer and the layer index that a key lies under, with or without the base model's prefix, or None.
+
+class Norm(NamedTuple):
+    """The norm in front of a sub-layer; prints as in a state dict, such as `layers.3.input_layernorm`."""
+
+    of: SubLayer
+
+    def __str__(self) -> str:
+        return f"layers.{self.of.layer}.{NORM_OF[self.of.kind]}"
+
+
+def sublayer_of(key: str) -> SubLayer | None:
+    """Return the sub-layer that a key lies under, with or without the base model's prefix, or None.
 
     >>> sublayer_of("model.layers.10.mlp.up_proj.weight")
-    ('mlp', 10)
+    SubLayer(layer=10, kind='mlp')
     >>> sublayer_of("model.layers.10.input_layernorm.weight")
     """
     parts = key.split(".")
@@ -24,7 +40,7 @@ def sublayer_of(key: str) -> tuple[str, int] | None:
         if tuple(parts[: len(path)]) == path and any(parts[len(path) + 2 :]):
             index, name = parts[len(path) : len(path) + 2]
             if name in sublayers and _is_index(index):
-                return name, int(index)
+                return SubLayer(int(index), name)
     return None
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.errors import CannotRun
-from pruning.files.regular_files import is_within
+from pruning.regular_files import is_within
 from pruning.untrusted_files import is_deeper_than, shortened
 
 # The largest tokenizer.json are some 30 MB; a sparse file of a terabyte costs its sender nothing.

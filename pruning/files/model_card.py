@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from pruning.plan import SUBLAYERS, PrunePlan, layer_count
+from pruning.plan import PrunePlan, layer_count, sublayers_of
 
 from .manifest import source_identity
 from .source import Source
@@ -107,9 +107,8 @@ def card_rewriter(source: Source, plan: PrunePlan, bytes_after: int) -> Callable
     name, revision = _hub_id(described)
     base = name or "SRC"
     lists = plan.to_lists()
-    count = sum(len(getattr(plan, sublayer)) for sublayer in SUBLAYERS)
     bytes_before = _bytes_before(source)
-    rows = [("pruned", f"{count} of {len(SUBLAYERS) * layer_count(source.config)} sub-layers")]
+    rows = [("pruned", f"{len(plan.sublayers)} of {len(sublayers_of(layer_count(source.config)))} sub-layers")]
     rows += [(f"`{sublayer}` of layers", text or "none") for sublayer, text in lists.items()]
     rows.append(("bytes of tensors before", "unknown" if bytes_before is None else f"{bytes_before:,}"))
     share = f" ({bytes_after / bytes_before:.1%})" if bytes_before else ""

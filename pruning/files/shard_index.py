@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from pruning.errors import CheckpointError
+from pruning.regular_files import is_file
 from pruning.untrusted_files import read_json, shortened
 
-from .regular_files import is_file
 from .shards import INDEX_FILE, SINGLE_FILE, Shard, read_shard
 
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")

@@ -17,9 +17,8 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError, deserialize
 
 from pruning.errors import CheckpointError
+from pruning.regular_files import open_regular
 from pruning.untrusted_files import MOST_JSON_BYTES, parse_json, shortened
-
-from .regular_files import open_regular
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"

@@ -11,12 +11,12 @@ from typing import Any
 from pruning.errors import CheckpointError
 from pruning.families import Family, family_of
 from pruning.plan import PrunePlan, layer_count
+from pruning.regular_files import is_within
 from pruning.remote.per_layer_skip import MANIFEST_FILE
 from pruning.state_dict import is_pruned, require_sublayers
 from pruning.untrusted_files import read_json, shortened
 
 from .manifest import Manifest
-from .regular_files import is_within
 from .shard_index import read_shards
 from .shards import INDEX_FILE, Shard, Tensor
 
@@ -72,6 +72,14 @@ class Source:
         tensors = tuple(tensor for tensor in self.tensors() if is_pruned(tensor.name, plan))
         require_sublayers((tensor.name for tensor in tensors), plan - self.plan)
         return tensors
+
+
+def removed_bytes(checkpoint: str | os.PathLike[str], plan: PrunePlan) -> int:
+    """Return how many bytes of tensors a plan removes from a checkpoint directory; reads headers only.
+
+    Raises CheckpointError if the checkpoint cannot be read, PlanError if the plan does not fit it.
+    """
+    return sum(tensor.size for tensor in read_source(Path(checkpoint)).tensors_under(plan))
 
 
 def find_checkpoint(source: str | Path, revision: str | None = None) -> Path:

@@ -6,10 +6,10 @@ from harness.planning.scan.record import Contribution, Distance, Scan, Window
 from harness.planning.search.record import Search, Step
 from harness.releases.record import Bisection, Matrix
 from harness.releases.set_record import SetRecord
-from harness.report.divergence import layer_number
 from harness.report.outcomes import CheckRecord, Coverage, FoundFault
 from harness.report.report import Report
 from pruning import PrunePlan
+from pruning.plan import sublayers_of
 from tests.harness.reports import COMPLETE, FAULT, failed, passed, report_of, skipped
 
 LAYERS = 30
@@ -26,9 +26,8 @@ ENVIRONMENT = {
 def logits(mode: str, allowed: float, *, leaves_at: int | None = None, by: float = 0.2) -> CheckRecord:
     """The check of the logits on random tokens, with what it measured behind each sub-layer."""
     layers = {
-        layer_number(index, sublayer): by if leaves_at is not None and index >= leaves_at else allowed / 100
-        for index in range(LAYERS)
-        for sublayer in ("self_attn", "mlp")
+        str(each): by if leaves_at is not None and each.layer >= leaves_at else allowed / 100
+        for each in sublayers_of(LAYERS)
     }
     largest = max(layers.values())
     numbers = {"difference": largest * 20, "relative": largest, "allowed": allowed, **layers}

@@ -17,6 +17,7 @@ from harness.report.divergence import divergence_picture, divergences
 from harness.report.page import plan_strip
 from harness.report.report import Report
 from harness.report.report_page import report_page
+from pruning import PrunePlan, SubLayer
 from tests.harness.bench.records import benchmark_of, benchmarks, seconds, size
 from tests.harness.pages import (
     HOSTILE,
@@ -234,7 +235,7 @@ def test_a_picture_that_cannot_be_drawn() -> None:
 
 def test_strip() -> None:
     """The strip has a cell for each layer; with their number unknown, up to the last pruned; with too many, none."""
-    plan = {"self_attn": [1], "mlp": [0, 1]}
+    plan = PrunePlan(self_attn=(1,), mlp=(0, 1))
     cells = plan_strip(plan, 4)
     assert [(cell.index, cell.self_attn, cell.mlp) for cell in cells] == [
         (0, False, True), (1, True, True), (2, False, False), (3, False, False),
@@ -249,10 +250,18 @@ def test_strip() -> None:
     ("check", "first", "words"),
     [
         (logits("m", 1e-5), None, "at most 1e-07 off the reference behind any sub-layer"),
-        (logits("m", 1e-5, leaves_at=3), (3, "self_attn", 0.2), "leaves the reference behind layers.3.self_attn"),
-        (logits("m", 1e-5, leaves_at=3, by=float("inf")), (3, "self_attn", float("inf")), "by inf"),
+        (
+            logits("m", 1e-5, leaves_at=3),
+            (SubLayer(3, "self_attn"), 0.2),
+            "leaves the reference behind layers.3.self_attn",
+        ),
+        (logits("m", 1e-5, leaves_at=3, by=float("inf")), (SubLayer(3, "self_attn"), float("inf")), "by inf"),
         (passed("m.x", allowed=1e-5, **{"layers.0.mlp": 0.0}), None, "bit for bit"),
-        (failed("m.x", allowed=1e-5, **{"layers.10.mlp": 1.0, "layers.9.mlp": 1.0}), (9, "mlp", 1.0), "layers.9.mlp"),
+        (
+            failed("m.x", allowed=1e-5, **{"layers.10.mlp": 1.0, "layers.9.mlp": 1.0}),
+            (SubLayer(9, "mlp"), 1.0),
+            "layers.9.mlp",
+        ),
     ],
 )
 def test_divergence(check: Callable[..., None], first: object, words: str) -> None:

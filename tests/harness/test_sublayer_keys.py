@@ -10,7 +10,7 @@ import pruning.prune
 import pruning.state_dict
 from harness.subject.sublayer_keys import sublayer_of
 from harness.tiny import TinySpec, write_tiny_checkpoint
-from pruning import PrunePlan, prune_checkpoint
+from pruning import PrunePlan, SubLayer, prune_checkpoint
 from tests.harness.checks.cases import Case, judge, told
 
 PLAN = PrunePlan(self_attn=(1,), mlp=(1,))
@@ -19,11 +19,11 @@ PLAN = PrunePlan(self_attn=(1,), mlp=(1,))
 @pytest.mark.parametrize(
     ("key", "expected"),
     [
-        ("model.layers.0.self_attn.q_proj.weight", ("self_attn", 0)),
-        ("model.layers.12.mlp.up_proj.weight", ("mlp", 12)),
-        ("layers.3.mlp.experts.5.w1.weight", ("mlp", 3)),
-        ("model.layers.1.self_attn.q_norm.weight", ("self_attn", 1)),
-        ("model.layers.10.self_attn.q_norm.weight", ("self_attn", 10)),
+        ("model.layers.0.self_attn.q_proj.weight", SubLayer(0, "self_attn")),
+        ("model.layers.12.mlp.up_proj.weight", SubLayer(12, "mlp")),
+        ("layers.3.mlp.experts.5.w1.weight", SubLayer(3, "mlp")),
+        ("model.layers.1.self_attn.q_norm.weight", SubLayer(1, "self_attn")),
+        ("model.layers.10.self_attn.q_norm.weight", SubLayer(10, "self_attn")),
         ("model.layers.3.input_layernorm.weight", None),
         ("model.layers.3.mlp", None),
         ("model.layers.3.mlp.", None),
@@ -38,16 +38,16 @@ PLAN = PrunePlan(self_attn=(1,), mlp=(1,))
         ("", None),
     ],
 )
-def test_sublayer_of(key: str, expected: tuple[str, int] | None) -> None:
+def test_sublayer_of(key: str, expected: SubLayer | None) -> None:
     """A key's sub-layer and layer are those under which the stock model would have it."""
     assert sublayer_of(key) == expected
 
 
-def longer_numbers_too(key: str) -> tuple[str, int] | None:
+def longer_numbers_too(key: str) -> SubLayer | None:
     """Take `layers.10` for `layers.1`, as a matcher that looks for the beginning of a key does."""
     layer, _, rest = key.removeprefix("model.layers.").partition(".")
     name = rest.partition(".")[0]
-    return (name, int(layer[:1])) if name in ("self_attn", "mlp") else None
+    return SubLayer(int(layer[:1]), name) if name in ("self_attn", "mlp") else None
 
 
 def head_norms_too(key: str, plan: PrunePlan) -> bool:

@@ -427,5 +427,6 @@ def test_a_flag_that_is_lost_is_noticed(checkpoints: Checkpoints, monkeypatch: p
     with pytest.raises(CheckpointError) as error:
         load_pruned(pruned)
     assert str(error.value) == (
-        f"{pruned}: the model built skips other sub-layers than config.json says, first 0.mlp: leave out config=..."
+        f"{pruned}: the model built skips other sub-layers than config.json says, first layers.0.mlp: "
+        "leave out config=..."
     )

@@ -58,8 +58,8 @@ def test_nesting_that_is_read():
 
 
 def test_a_number_of_many_digits():
-    """A number of more digits than Python reads is refused in one line."""
-    with pytest.raises(ValueError, match=r"^[^\n]*4300 digits[^\n]*$"):
+    """A number of thousands of digits is refused in one line."""
+    with pytest.raises(ValueError, match=exactly("a number of 5000 digits")):
         parse_json(b"9" * 5000)
 
 

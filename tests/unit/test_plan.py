@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruning import PlanError, PrunePlan
+from pruning import PlanError, PrunePlan, SubLayer, removed_bytes
 from tests.unit.checkpoints import exactly, run_python, write_checkpoint
 
 INDEXES = st.lists(st.integers(0, 99_999), unique=True)
@@ -159,9 +159,28 @@ def test_set_operations(one, other):
         assert set(getattr(one | other, sublayer)) == mine | theirs
         assert set(getattr(one & other, sublayer)) == mine & theirs
         assert set(getattr(one - other, sublayer)) == mine - theirs
-        assert all(one.prunes(sublayer, index) == (index in mine) for index in range(6))
+        assert all((SubLayer(index, sublayer) in one) == (index in mine) for index in range(6))
     assert one.is_empty == (one == PrunePlan())
     assert set(one.whole_layers) == set(one.self_attn) & set(one.mlp)
+
+
+@given(plan=SMALL_PLANS)
+def test_a_plan_is_a_set_of_sublayers(plan):
+    """A plan gives its sub-layers as they run, knows which it has, and is made of them again."""
+    sublayers = list(plan)
+    assert [str(each) for each in sublayers] == [
+        f"layers.{index}.{kind}" for index in range(6) for kind in plan.to_dict() if index in plan.to_dict()[kind]
+    ]
+    assert plan.sublayers == set(sublayers)
+    assert all(each in plan for each in sublayers)
+    assert None not in plan
+    assert PrunePlan.of(reversed(sublayers)) == plan
+
+
+def test_a_sublayer_that_comes_twice():
+    """A plan of a sub-layer that comes twice is refused, as a list with an index that does is."""
+    with pytest.raises(PlanError, match=exactly("mlp index 3 is named twice: name each layer once")):
+        PrunePlan.of([SubLayer(3, "mlp"), SubLayer(3, "mlp")])
 
 
 def test_text():
@@ -285,11 +304,11 @@ def test_removed_bytes(tmp_path):
     """The bytes a plan removes from a checkpoint are those of the tensors under its sub-layers."""
     write_checkpoint(tmp_path, layers=3, shards=2, dtype="F32")
     tensor = 2 * 3 * 4
-    assert PrunePlan().removed_bytes(tmp_path) == 0
-    assert PrunePlan(mlp=(0, 2)).removed_bytes(tmp_path) == 2 * 3 * tensor
-    assert PrunePlan(self_attn=(1,), mlp=(1,)).removed_bytes(str(tmp_path)) == (6 + 3) * tensor
+    assert removed_bytes(tmp_path, PrunePlan()) == 0
+    assert removed_bytes(tmp_path, PrunePlan(mlp=(0, 2))) == 2 * 3 * tensor
+    assert removed_bytes(str(tmp_path), PrunePlan(self_attn=(1,), mlp=(1,))) == (6 + 3) * tensor
     with pytest.raises(PlanError, match=exactly("self_attn index 3 is out of range: the checkpoint has layers 0 to 2")):
-        PrunePlan(self_attn=(3,)).removed_bytes(tmp_path)
+        removed_bytes(tmp_path, PrunePlan(self_attn=(3,)))
 
 
 def test_the_plan_needs_the_standard_library_only():

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruning import CheckpointError, PrunePlan, prune_checkpoint, prune_state_dict
+from pruning import CheckpointError, PrunePlan, SubLayer, prune_checkpoint, prune_state_dict
 from pruning.state_dict import is_pruned, sublayer_of
 from tests.unit.checkpoints import exactly, keys_of_layer, keys_of_model, plan_lists, read_tensors, write_checkpoint
 
@@ -37,10 +37,10 @@ def test_the_same_keys_as_on_disk(tmp_path):
 @pytest.mark.parametrize(
     ("key", "expected"),
     [
-        ("model.layers.0.self_attn.q_proj.weight", ("self_attn", 0)),
-        ("model.layers.12.mlp.up_proj.weight", ("mlp", 12)),
-        ("layers.3.mlp.experts.5.w1.weight", ("mlp", 3)),
-        ("model.layers.3.mlp.a\nb", ("mlp", 3)),
+        ("model.layers.0.self_attn.q_proj.weight", SubLayer(0, "self_attn")),
+        ("model.layers.12.mlp.up_proj.weight", SubLayer(12, "mlp")),
+        ("layers.3.mlp.experts.5.w1.weight", SubLayer(3, "mlp")),
+        ("model.layers.3.mlp.a\nb", SubLayer(3, "mlp")),
         ("model.layers.3.input_layernorm.weight", None),
         ("model.layers.3.mlp", None),
         ("model.layers.3.mlp.", None),

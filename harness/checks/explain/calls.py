@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterable, Iterator
 
 from harness.checks.check import fault, listed
 from harness.errors import NotChecked, Undecided
-from harness.models.forward import TokenBatch, decoder_layers, holds_values, part_of, silenced, uncached_logits
+from harness.models.forward import Part, TokenBatch, decoder_layers, holds_values, module_of, silenced, uncached_logits
 from harness.models.session import Session
 from harness.reference.tolerances import assert_logits_close
 from harness.report.outcomes import FoundFault
-from harness.subject.subject import NORM_OF
+from harness.subject.sublayer_keys import Norm
 from harness.system.whose_error import ignoring_errors_of
+from pruning import SubLayer
 
-_SUBLAYER_OF: Final = {norm: sublayer for sublayer, norm in NORM_OF.items()}
 
-
-def call_faults(
-    session: Session, wrong: set[tuple[int, str]], idle: set[tuple[int, str]], batch: TokenBatch
-) -> Iterator[FoundFault]:
+def call_faults(session: Session, wrong: set[Part], idle: set[Part], batch: TokenBatch) -> Iterator[FoundFault]:
     """Yield the faults of a model in which pruned parts of decoder layers run (`wrong`), or kept ones do not (`idle`).
 
-    `batch` is what was run; parts are pairs such as `(3, "mlp")`.
+    `batch` is what was run.
     """
-    norms = {part for part in wrong if part[1] in NORM_OF.values()}
-    sublayers = wrong - norms
+    norms = {part for part in wrong if isinstance(part, Norm)}
+    sublayers = {part for part in wrong if isinstance(part, SubLayer)}
     # A sub-layer that runs, though its norm does not, takes what it reads from somewhere else.
-    bypassed = {(index, norm) for index, norm in idle if (index, _SUBLAYER_OF.get(norm)) not in idle} & _norms(idle)
+    bypassed = {part for part in idle if isinstance(part, Norm) and part.of not in idle}
     if bypassed:
-        read = {(index, norm) for index, norm in norms if index in {layer_idx for layer_idx, _ in bypassed}}
+        layers = {norm.of.layer for norm in bypassed}
+        read = {norm for norm in norms if norm.of.layer in layers}
         norms, idle = norms - read, idle - bypassed
         yield fault(
             "code", "norm-bypassed",
@@ -38,8 +35,8 @@ def call_faults(
             remedy="Give each sub-layer what its own norm puts out.",
         )  # fmt: skip
     class_name = type(session.model).__name__
-    layers = decoder_layers(session.model)
-    identities = {part for part in sublayers if not holds_values(part_of(layers[part[0]], part[1]))}
+    modules = decoder_layers(session.model)
+    identities = {each for each in sublayers if not holds_values(module_of(modules, each))}
     if identities:
         yield fault(
             "residual", "pruned-norm-still-added",
@@ -69,7 +66,7 @@ def call_faults(
         )  # fmt: skip
 
 
-def _repaired_by_silence(session: Session, sublayers: set[tuple[int, str]], batch: TokenBatch) -> list[str]:
+def _repaired_by_silence(session: Session, sublayers: set[SubLayer], batch: TokenBatch) -> list[str]:
     """Say whether the logits are right while these sub-layers put out zeros: then nothing else is at fault."""
     try:
         with session.pruned_reference() as reference:
@@ -91,10 +88,6 @@ def _repaired_by_silence(session: Session, sublayers: set[tuple[int, str]], batc
     return ["while they put out zeros the logits are right: without a cache nothing else is wrong"]
 
 
-def _norms(parts: set[tuple[int, str]]) -> set[tuple[int, str]]:
-    return {part for part in parts if part[1] in _SUBLAYER_OF}
-
-
-def named(parts: set[tuple[int, str]]) -> str:
+def named(parts: Iterable[Part]) -> str:
     """Return the names of the first few of these parts of decoder layers."""
-    return listed({f"layers.{layer_idx}.{name}" for layer_idx, name in parts})
+    return listed({str(part) for part in parts})

@@ -28,7 +28,7 @@ def stock_class(session: Session, *evidence: str) -> FoundFault:
     family = "quantisation" if session.is_given and session.mode.is_quantised else "class"
     return fault(
         family, "stock-class-built",
-        f"the stock {name} was built, which runs the {len(plan.self_attn) + len(plan.mlp)} pruned sub-layers "
+        f"the stock {name} was built, which runs the {len(plan.sublayers)} pruned sub-layers "
         "on random weights",
         f"auto_map={dict(auto_map) or None}", *evidence,
         remedy=f"Build the class that skips them: {how}.",

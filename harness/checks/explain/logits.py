@@ -15,7 +15,7 @@ from torch import nn
 from harness.checks.check import fault, listed
 from harness.errors import NotChecked, Undecided
 from harness.models.batches import BATCHES
-from harness.models.forward import TokenBatch, decoder_layers, holds_values, part_of, uncached_logits, unpadded
+from harness.models.forward import TokenBatch, decoder_layers, holds_values, module_of, uncached_logits, unpadded
 from harness.models.layers import not_passed_on, without_the_mask
 from harness.models.parts import (
     adds_its_norm,
@@ -32,6 +32,7 @@ from harness.models.session import Session
 from harness.reference.tolerances import tolerance
 from harness.report.outcomes import FoundFault
 from harness.system.whose_error import ignoring_errors_of, raised_by
+from pruning import SubLayer
 
 from .causes import (
     adapter_attached,
@@ -106,7 +107,7 @@ def mask_not_handed_on(session: Session, seen: str) -> FoundFault | None:
         layers = without_the_mask(session, BATCHES["left-padded"](session))
     if not layers:
         return None
-    names = {f"layers.{index}.self_attn" for index in layers}
+    names = {str(SubLayer(index, "self_attn")) for index in layers}
     return fault(
         "code", "mask-not-handed-on", f"{listed(names)} does not get the attention mask of the layer",
         "in a padded batch", seen, remedy="Hand attention_mask on to every layer as it is.",
@@ -147,9 +148,9 @@ def _by_buffers(session: Session, batch: TokenBatch, seen: str) -> FoundFault | 
 def _by_calls(session: Session, batch: TokenBatch, seen: str) -> FoundFault | None:
     running = pruned_that_run(session, batch)
     layers = decoder_layers(session.model)
-    if not running or not all(holds_values(part_of(layers[index], name)) for index, name in running):
+    if not running or not all(holds_values(module_of(layers, each)) for each in running):
         return None
-    names = {f"layers.{layer_idx}.{name}" for layer_idx, name in running}
+    names = {str(each) for each in running}
     config = session.subject.stored.config or {}
     return fault(
         "plan", "pruned-sub-layers-run",
@@ -172,7 +173,7 @@ def _by_residual(session: Session, batch: TokenBatch, seen: str) -> FoundFault |
         )  # fmt: skip
     if not (changed := not_passed_on(session, batch)):
         return None
-    names = {f"layers.{index}.{sublayer}" for index, sublayer in changed}
+    names = {str(each) for each in changed}
     return fault(
         "residual", "residual-not-passed-on",
         f"in place of {len(names)} pruned sub-layer(s) x is not passed on, but changed: {listed(names)}",
@@ -222,7 +223,7 @@ def raised(session: Session, error: BaseException, *, cached: bool, batch: Token
     identities = [
         f"layers.{layer_idx}.{name}"
         for layer_idx, layer in enumerate(decoder_layers(session.model))
-        for name, part in layer.named_children()
+        for name, part in layer.named_children()  # whatever the class calls it
         if isinstance(part, nn.Identity)
     ]
     if meta := meta_attributes(session):

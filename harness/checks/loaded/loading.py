@@ -90,7 +90,7 @@ def _homeless_sublayers(session: Session, unexpected: list[str]) -> FoundFault |
     theirs = {key for key in session.subject.stored.tensors if sublayer_of(key) in sublayers}
     if theirs != canonical:
         return None
-    names = {f"layers.{layer_idx}.{name}" for name, layer_idx in sublayers}
+    names = {str(each) for each in sublayers}
     return fault(
         "plan", "kept-sub-layers-have-no-place",
         f"{type(session.model).__name__} has no place for {len(names)} kept sub-layer(s): {listed(names)}",

@@ -11,12 +11,13 @@ from harness.checks.check import FaultFound, Numbers
 from harness.checks.explain.logits import logits_differ
 from harness.errors import NotChecked
 from harness.models.batches import BATCHES
-from harness.models.forward import TokenBatch, decoder_layers, holds_values, part_of, residual_stream, uncached_logits
+from harness.models.forward import TokenBatch, decoder_layers, holds_values, module_of, residual_stream, uncached_logits
 from harness.models.session import Session
 from harness.reference.tolerances import assert_logits_close, tolerance
-from harness.report.divergence import layer_number
-from harness.subject.subject import NORM_OF
+from harness.subject.sublayer_keys import Norm
 from harness.system.whose_error import ignoring_errors_of
+from pruning import SubLayer
+from pruning.plan import sublayers_of
 
 from .candidate import candidate_logits, reference_runs
 from .reference_exam import require_agreement
@@ -60,8 +61,8 @@ def zero_weights(session: Session) -> Numbers:
     return compare(session, got, expected, batch, "uncached, random tokens, zero-weight reference")
 
 
-def layer_numbers(session: Session, batch: TokenBatch, expected: Mapping[tuple[int, str], Tensor]) -> dict[str, float]:
-    """Return how far the candidate's residual stream is from the reference's behind each sub-layer, by `layer_number`.
+def layer_numbers(session: Session, batch: TokenBatch, expected: Mapping[SubLayer, Tensor]) -> dict[str, float]:
+    """Return how far the candidate's residual stream is from the reference's behind each sub-layer, by its name.
 
     It is the largest difference of an element, relative to the largest absolute element of the reference's there. What
     was not seen in both is left out. No verdict rests on it: it shows where a candidate leaves the reference.
@@ -70,11 +71,11 @@ def layer_numbers(session: Session, batch: TokenBatch, expected: Mapping[tuple[i
         uncached_logits(session.model, batch)
     compared = batch.mask.bool()
     numbers = {}
-    for (index, sublayer), theirs in sorted(expected.items(), key=lambda entry: (entry[0][0], entry[0][1] == "mlp")):
-        ours = got.get((index, sublayer))
+    for sublayer in sorted(expected):
+        ours, theirs = got.get(sublayer), expected[sublayer]
         if ours is not None and ours.shape == theirs.shape:
             difference = (ours - theirs)[compared].abs().max() / theirs[compared].abs().max()
-            numbers[layer_number(index, sublayer)] = float(difference)
+            numbers[str(sublayer)] = float(difference)
     return numbers
 
 
@@ -102,10 +103,7 @@ def operation_of(session: Session) -> str:
     leaves = (part for part in session.model.modules() if next(part.children(), None) is None)
     # A norm in front of what holds nothing computes nothing that is read, whoever wrote it.
     unread = [
-        part_of(layer, norm)
-        for layer in layers
-        for name, norm in NORM_OF.items()
-        if not holds_values(part_of(layer, name))
+        module_of(layers, Norm(each)) for each in sublayers_of(len(layers)) if not holds_values(module_of(layers, each))
     ]
     stock = all(
         type(part).__module__.startswith(_STOCK_KERNELS)

@@ -20,7 +20,7 @@ from harness.system.scratch import scratch_folder
 from harness.system.whose_error import raised_by
 from pruning import PrunePlan, PruningError, prune_checkpoint
 from pruning.families import FAMILIES
-from pruning.plan import SUBLAYERS
+from pruning.plan import sublayers_of
 
 from .candidate import candidate_logits, candidate_runs
 from .repetition import compares_passes
@@ -120,7 +120,7 @@ def prune_again(subject: Subject) -> Numbers:
                 remedy="Prune the base again with prunecheck.",
             )
         )  # fmt: skip
-    return {"pruned_more": len(more.self_attn) + len(more.mlp)}
+    return {"pruned_more": len(more.sublayers)}
 
 
 def _differing(pruned: StoredCheckpoint, subject: Subject, more: PrunePlan) -> str | None:
@@ -137,11 +137,8 @@ def _differing(pruned: StoredCheckpoint, subject: Subject, more: PrunePlan) -> s
 
 def _one_more(subject: Subject) -> PrunePlan:
     """Return a plan of the last sub-layer that is kept, empty if none is."""
-    for layer_idx in reversed(range(int(subject.config["num_hidden_layers"]))):
-        for sublayer in SUBLAYERS:
-            if not subject.plan.prunes(sublayer, layer_idx):
-                return PrunePlan(**{sublayer: (layer_idx,)})
-    return PrunePlan()
+    kept = [each for each in sublayers_of(int(subject.config["num_hidden_layers"])) if each not in subject.plan]
+    return PrunePlan.of(kept[-1:])
 
 
 def _require_room(directory: Path, wanted: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Final
 
@@ -14,21 +14,23 @@ from harness.checks.explain.calls import call_faults, named
 from harness.errors import NotChecked
 from harness.models.batches import BATCHES
 from harness.models.forward import (
-    PARTS,
+    Part,
     TokenBatch,
     cached_logits,
     calls,
     decoder_layers,
     holds_values,
-    part_of,
+    module_of,
+    parts_of,
     uncached_logits,
 )
-from harness.models.parts import pruned_parts, running_parts
+from harness.models.parts import pruned_parts, running_sublayers
 from harness.models.session import Session
 from harness.reference.tolerances import assert_logits_close
 from harness.report.outcomes import FoundFault
-from harness.subject.subject import NORM_OF
+from harness.subject.sublayer_keys import Norm
 from harness.system.whose_error import ignoring_errors_of
+from pruning import SubLayer
 
 from .candidate import candidate_logits, candidate_runs, is_of_the_candidate
 from .repetition import compares_passes, not_repeatable
@@ -59,27 +61,26 @@ def called_parts(session: Session) -> Numbers:
     absent = set(range(len(layers), expected_layers))  # the last ones may be left out where nothing of them is kept
     if len(layers) > expected_layers or not absent.issubset(session.subject.plan.whole_layers):
         raise FaultFound(_layers_missing(len(layers), expected_layers))
-    there = {(index, name) for index, layer in enumerate(layers) for name, _ in layer.named_children() if name in PARTS}
+    there = {part for part, _ in parts_of(layers)}
     batch = BATCHES["random"](session)
     with calls(session.model) as called:
         candidate_logits(session, batch)
     pruned = pruned_parts(session)
-    running = {part for part in called & pruned if part[1] in NORM_OF}
-    norms = called & pruned - running
-    effective = running_parts(session.model, running, batch) if running else set()
+    running = {part for part in called & pruned if isinstance(part, SubLayer)}
+    norms = {part for part in called & pruned if isinstance(part, Norm)}
+    effective = running_sublayers(session.model, running, batch) if running else set()
     # What holds nothing and puts out zeros is the place of something pruned, which the stock layer calls with its norm.
-    places = {part for part in running - effective if not holds_values(part_of(layers[part[0]], part[1]))}
+    places = {each for each in running - effective if not holds_values(module_of(layers, each))}
     running -= places
-    norms -= {(layer_idx, NORM_OF[name]) for layer_idx, name in places}
+    norms -= set(map(Norm, places))
     if running and (not effective or _without_effect(session, effective, batch)):
         session.subject.findings.append(
             f"{len(running)} pruned sub-layer(s) run, and what they give is thrown away: {named(running)}"
         )
-        norms -= {(layer_idx, NORM_OF[name]) for layer_idx, name in running}
+        norms -= set(map(Norm, running))
         running = set()
-    wrong = running | {norm for norm in norms if _matters(session, norm)}
-    kept = {(index, name) for index in range(len(layers)) for name in PARTS} - pruned
-    idle = {part for part in kept & there - called if not _matters(session, part)}
+    wrong: set[Part] = {*running, *(norm for norm in norms if _matters(session, norm))}
+    idle = {part for part in there - pruned - called if not _matters(session, part)}
     if wrong or idle:
         raise FaultFound(*call_faults(session, wrong, idle, batch))
     if norms:
@@ -97,7 +98,7 @@ def poison(session: Session) -> Numbers:
         raise NotChecked("nothing is pruned")
     if session.mode.is_offloaded or session.mode.is_quantised:
         raise NotChecked("weights that are offloaded or quantised cannot be poisoned in place")
-    if any(index >= len(decoder_layers(session.model)) for index, _ in pruned):
+    if any(each.layer >= len(decoder_layers(session.model)) for each in session.subject.plan):
         raise NotChecked("the model lacks layers that the plan prunes")
     batch = BATCHES["several"](session)
     before = candidate_logits(session, batch)
@@ -176,7 +177,7 @@ def _stepwise(session: Session, batch: TokenBatch) -> Tensor | None:
     return None
 
 
-def _without_effect(session: Session, sublayers: set[tuple[int, str]], batch: TokenBatch) -> bool:
+def _without_effect(session: Session, sublayers: set[SubLayer], batch: TokenBatch) -> bool:
     """Whether what these sub-layers compute does not reach the logits, as long as it is finite.
 
     Their weights are set to one value, and to another: memory that no file fills may hold anything, NaN too.
@@ -190,7 +191,7 @@ def _without_effect(session: Session, sublayers: set[tuple[int, str]], batch: To
     return count > 0 and torch.equal(*outputs)
 
 
-def _matters(session: Session, part: tuple[int, str]) -> bool:
+def _matters(session: Session, part: Part) -> bool:
     """Whether the values of a part of a decoder layer reach the logits; assumed where it cannot be tried.
 
     A part may run without being called as a module is: by its `forward`, or fused with another.
@@ -204,15 +205,15 @@ def _matters(session: Session, part: tuple[int, str]) -> bool:
     return not torch.equal(before, after)
 
 
-def _poisoned(model: nn.Module, parts: set[tuple[int, str]]) -> AbstractContextManager[int]:
+def _poisoned(model: nn.Module, parts: Collection[Part]) -> AbstractContextManager[int]:
     return _filled(model, parts, float("nan"))
 
 
 @contextmanager
-def _filled(model: nn.Module, parts: set[tuple[int, str]], value: float) -> Iterator[int]:
+def _filled(model: nn.Module, parts: Collection[Part], value: float) -> Iterator[int]:
     """Fill the parameters and buffers of these parts within the `with`; yields how many there were."""
     layers = decoder_layers(model)
-    modules = [part_of(layers[index], name) for index, name in parts if index < len(layers)]
+    modules = [module_of(layers, part) for part in parts]
     tensors: list[Any] = [
         tensor
         for module in modules

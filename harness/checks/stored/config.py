@@ -111,13 +111,13 @@ def _plan_fault(name: str, cause: str, subject: Subject, *evidence: str) -> Foun
 def _layer_faults(subject: Subject, own: Mapping[str, Any]) -> list[FoundFault]:
     count, types = own.get("num_hidden_layers"), own.get("layer_types")
     faults = []
-    stored_layers = {sublayer[1] for key in subject.stored.tensors if (sublayer := sublayer_of(key)) is not None}
+    stored_layers = {sublayer.layer for key in subject.stored.tensors if (sublayer := sublayer_of(key)) is not None}
     expected = None
     if subject.unpruned_config is not None:
         expected = subject.unpruned_config.get("num_hidden_layers")
     elif subject.manifest is not None:
         names = [*subject.manifest["kept"], *(subject.manifest.get("pruned") or {})]
-        layers = {sublayer[1] for key in names if (sublayer := sublayer_of(key)) is not None}
+        layers = {sublayer.layer for key in names if (sublayer := sublayer_of(key)) is not None}
         expected = max(layers) + 1 if layers else None
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         faults.append(_layer_count(f"num_hidden_layers is {count!r}", "it should be a positive number", expected))

@@ -165,7 +165,7 @@ def _surplus_faults(subject: Subject, surplus: set[str]) -> list[FoundFault]:
     faults = []
     if pruned:
         sublayers = {sublayer for key in pruned if (sublayer := sublayer_of(key)) is not None}
-        counts = ", ".join(f"{sum(1 for name, _ in sublayers if name == each)} {each}" for each in SUBLAYERS)
+        counts = ", ".join(f"{sum(1 for sublayer in sublayers if sublayer.kind == each)} {each}" for each in SUBLAYERS)
         faults.append(
             fault(
                 "keys", "pruned-keys-kept",

@@ -30,7 +30,7 @@ def model_class(subject: Subject) -> Numbers:
     if not config:
         raise NotChecked("config.json cannot be read, as the check of the files says")
     model_type, auto_map = config.get("model_type"), subject.code.auto_map
-    pruned = len(subject.plan.self_attn) + len(subject.plan.mlp)
+    pruned = len(subject.plan.sublayers)
     known = model_type in STOCK_MODEL_TYPES
     evidence = [f"model_type={model_type!r}", f"auto_map={dict(auto_map) or None}"]
     if _MODEL not in auto_map:

@@ -28,7 +28,7 @@ def scan_page(scan: Scan) -> str:
         across=ACROSS,
         nearest=[NEAREST, *nearest_rows(scan)] if scan.distances else [],
         plan=str(PrunePlan.from_dict(scan.plan)),
-        strip=plan_strip(scan.plan, scan.layers),
+        strip=plan_strip(PrunePlan.from_dict(scan.plan), scan.layers),
         pictures=metric_pictures(scan),
         environment=scan.environment,
         made_with=made_with(scan.environment),

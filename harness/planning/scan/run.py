@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from harness.errors import CannotRun
-from harness.planning.sweep.activity import Activity
+from harness.planning.sweep.activity import Activity, Subject
 from harness.planning.sweep.calibration_text import Windows, bundled_texts, cut, read_texts
 from harness.planning.sweep.evaluation import Evaluator, ShareDone, portions
 from harness.planning.sweep.journal import Journal, opened
@@ -25,7 +25,7 @@ from harness.system.libraries import quiet_libraries
 from harness.system.scratch import remove_abandoned, scratch_folder
 from pruning import PrunePlan
 from pruning.files.source import Source, find_checkpoint, read_source
-from pruning.plan import SUBLAYERS, layer_count
+from pruning.plan import SUBLAYERS, SubLayer, layer_count
 
 from .estimate import METRICS
 from .record import Contribution, Distance, Scan, Window
@@ -111,13 +111,19 @@ def scan_checkpoint(
     return scan
 
 
-def _removals(source: Source) -> dict[tuple[str, int], PrunePlan]:
-    """Return what can be removed, by name and layer: each sub-layer that is there, and each layer that has any."""
+def _removals(source: Source) -> dict[Subject, PrunePlan]:
+    """Return what can be removed, in the order of the record: each sub-layer that is there, each layer that has any."""
     layers = range(layer_count(source.config))
-    alone = {(name, index): PrunePlan(**{name: (index,)}) for name in SUBLAYERS for index in layers}
-    whole = {("layer", index): PrunePlan((index,), (index,)) for index in layers}
-    left = {subject: plan - source.plan for subject, plan in {**alone, **whole}.items()}
+    alone = [SubLayer(layer, kind) for kind in SUBLAYERS for layer in layers]
+    removals: dict[Subject, PrunePlan] = {each: PrunePlan.of([each]) for each in alone}
+    removals |= {layer: PrunePlan((layer,), (layer,)) for layer in layers}
+    left = {subject: plan - source.plan for subject, plan in removals.items()}
     return {subject: plan for subject, plan in left.items() if not plan.is_empty}
+
+
+def _named(subject: Subject) -> tuple[str, int]:
+    """Return what a subject is called in journal and record: "self_attn", "mlp" or "layer", and the layer's index."""
+    return ("layer", subject) if isinstance(subject, int) else (subject.kind, subject.layer)
 
 
 def _windows_at_once(source: Source, windows: Windows, candidates: int, precision: str) -> int:
@@ -128,7 +134,7 @@ def _windows_at_once(source: Source, windows: Windows, candidates: int, precisio
 def _measure_the_rest(
     source: Source,
     windows: Windows,
-    removals: Mapping[tuple[str, int], PrunePlan],
+    removals: Mapping[Subject, PrunePlan],
     metrics: Sequence[str],
     journal: Journal,
     mode: Any,
@@ -160,7 +166,7 @@ def _in_parts(progress: Progress, done: int, windows: int, total: int, text: str
 def _measured(
     model: Any,
     ids: Tensor,
-    removals: Mapping[tuple[str, int], PrunePlan],
+    removals: Mapping[Subject, PrunePlan],
     metrics: Sequence[str],
     share_done: ShareDone | None,
 ) -> list[dict[str, Any]]:
@@ -170,7 +176,7 @@ def _measured(
     evaluator = Evaluator(model, ids, predictions=of_removal, share_done=share_done)
     outcomes = evaluator.without(list(removals.values()) if of_removal else [], observe=activity)
     full_nll = evaluator.full.nll if of_removal else None
-    values: dict[tuple[str, int], dict[str, Tensor]] = {subject: {} for subject in removals}
+    values: dict[Subject, dict[str, Tensor]] = {subject: {} for subject in removals}
     for subject, plan in removals.items() if of_removal else ():
         for name, of_tokens in outcomes[plan].items():
             rise = of_tokens - full_nll if name == "nll" and full_nll is not None else of_tokens
@@ -185,7 +191,7 @@ def _measured(
         {
             "nll": None if full_nll is None else _number(full_nll[row].double().mean()),
             "contributions": [
-                [*subject, {name: _number(each[row]) for name, each in of_one.items()}]
+                [*_named(subject), {name: _number(each[row]) for name, each in of_one.items()}]
                 for subject, of_one in values.items()
             ],
             "distances": [[*pair, _number(each[row])] for pair, each in distances.items()],
@@ -200,9 +206,9 @@ def _number(value: Tensor) -> float | None:
 
 
 def _contributions(
-    removals: Mapping[tuple[str, int], PrunePlan], measured: Sequence[Mapping[str, Any]]
+    removals: Mapping[Subject, PrunePlan], measured: Sequence[Mapping[str, Any]]
 ) -> tuple[Contribution, ...]:
-    by_subject: dict[tuple[str, int], dict[str, list[float | None]]] = {subject: {} for subject in removals}
+    by_subject: dict[tuple[str, int], dict[str, list[float | None]]] = {_named(each): {} for each in removals}
     for window in measured:
         for name, index, values in window["contributions"]:
             for metric, value in values.items():

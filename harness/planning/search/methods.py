@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from pruning import PrunePlan
-from pruning.plan import SUBLAYERS
 
 METHODS: Final = ("greedy", "one-shot", "beam")
 
@@ -45,7 +44,7 @@ class Budget:
     def is_met(self, plan: PrunePlan, kept_bytes: int) -> bool:
         """Whether nothing more needs to go; never for a bound of quality, which ends by what comes next."""
         if self.drop is not None:
-            return sum(len(getattr(plan, name)) for name in SUBLAYERS) >= self.drop
+            return len(plan.sublayers) >= self.drop
         return self.most_bytes is not None and kept_bytes <= self.most_bytes
 
     def allows(self, rise: float) -> bool:

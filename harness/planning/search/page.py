@@ -18,7 +18,7 @@ def search_page(search: Search) -> str:
         search=search,
         facts=search.facts(),
         plan=str(gone),
-        strip=plan_strip(gone.to_dict(), search.layers),
+        strip=plan_strip(gone, search.layers),
         pictures=[trade_off_picture(search)],
         steps=[row[1:] for row in (COLUMNS, *search.step_rows())],  # without numbers it fits on a phone
         note=NOTE,

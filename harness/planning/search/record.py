@@ -87,7 +87,7 @@ class Search(JsonRecord, NotebookRecord):
             ("loaded as", self.mode),
             ("text", f"{len(self.windows)} windows of {self.window_tokens} tokens: {', '.join(texts)}"),
             ("nothing removed", f"negative log likelihood {estimate_text(full)} nats per token"),
-            ("plan", f"{self.plan} ({len(self.plan.self_attn) + len(self.plan.mlp)} sub-layers)"),
+            ("plan", f"{self.plan} ({len(self.plan.sublayers)} sub-layers)"),
             ("bytes left", f"{last.kept_bytes:,} of {self.bytes:,} ({self.kept_share(last):.1%})"),
             ("rise", f"{estimate_text(self.rise(last))} nats per token"),
         ]

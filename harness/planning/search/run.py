@@ -25,7 +25,7 @@ from harness.system.libraries import quiet_libraries
 from harness.system.scratch import remove_abandoned, scratch_folder
 from pruning import PrunePlan
 from pruning.files.source import Source, find_checkpoint, read_source
-from pruning.plan import SUBLAYERS, layer_count
+from pruning.plan import layer_count, sublayers_of
 
 from .methods import METHODS, Budget, Values, mean, search
 from .record import Search, Step
@@ -135,8 +135,7 @@ def search_plan(
 
 def _sublayers(source: Source) -> list[PrunePlan]:
     """Return what is there to be removed, one sub-layer each, in the order of the layers."""
-    every = [PrunePlan(**{name: (index,)}) for index in range(layer_count(source.config)) for name in SUBLAYERS]
-    return [each for each in every if not (each - source.plan).is_empty]
+    return [PrunePlan.of([each]) for each in sublayers_of(layer_count(source.config)) if each not in source.plan]
 
 
 def _budget(

@@ -9,54 +9,55 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from pruning.plan import SUBLAYERS
+from pruning import SubLayer
 
-from .sublayers import Position
+Subject = SubLayer | int
+"""What is measured: a sub-layer, or a whole layer by its index."""
 
 
 class Activity:
     """An Observer (see `evaluation`) that measures, each as one float32 number a window, on the CPU:
 
-    * `influence[name, index]`: 1 less the cosine between what enters and what leaves, mean over the tokens; 0 to 2, no
+    * `influence[subject]`: 1 less the cosine between what enters and what leaves, mean over the tokens; 0 to 2, no
       unit. The "block influence" of ShortGPT (Men et al. 2024, arXiv 2403.03853), which is that of whole
       layers, here of sub-layers too; what enters and leaves is the residual stream.
-    * `update[name, index]`: the norm of what is added to the stream, divided by the norm of the stream that it is
+    * `update[subject]`: the norm of what is added to the stream, divided by the norm of the stream that it is
       added to, mean over the tokens; no unit.
     * `angular[first, layers]`: the angle between what enters layer `first` and what enters the layer `layers` further
       on (for the last one: what leaves it), arccos(cosine) / pi, at the last token of each window, which alone depends
       on all of it; 0 to 1, no unit (Gromov et al. 2024, arXiv 2403.17887).
 
-    `name` is "self_attn", "mlp" or "layer". What a pruned checkpoint lacks is not measured.
+    What a pruned checkpoint lacks is not measured.
     """
 
     def __init__(self) -> None:
-        self._influence: dict[tuple[str, int], list[Tensor]] = {}
-        self._update: dict[tuple[str, int], list[Tensor]] = {}
+        self._influence: dict[Subject, list[Tensor]] = {}
+        self._update: dict[Subject, list[Tensor]] = {}
         self._entered: dict[int, list[Tensor]] = {}  # last tokens of each window, (windows, hidden), by layer
         self._left: list[Tensor] = []
         self._layer: tuple[int, Tensor] | None = None  # which is running, and what entered it
         self._leaving: Tensor | None = None
 
-    def __call__(self, position: Position, hidden: Tensor, update: Tensor) -> None:
+    def __call__(self, sublayer: SubLayer, hidden: Tensor, update: Tensor) -> None:
         """Look at one sub-layer: what enters and what it adds, both (windows, tokens, hidden)."""
-        index, half = divmod(position, 2)
+        index = sublayer.layer
         entering = hidden.float()  # perhaps no copy, and the stream goes on changing
         leaving = entering + update.to(hidden.device).float()
         if self._layer is None or self._layer[0] != index:
             self._close_layer(beginning_anew=self._layer is not None and index <= self._layer[0])
             self._layer = index, entering.clone()
             self._entered.setdefault(index, []).append(entering[:, -1].cpu().clone())
-        self._measure((SUBLAYERS[half], index), entering, leaving)
+        self._measure(sublayer, entering, leaving)
         self._leaving = leaving
 
     @property
-    def influence(self) -> Mapping[tuple[str, int], Tensor]:
+    def influence(self) -> Mapping[Subject, Tensor]:
         """See the class."""
         self._close_layer(beginning_anew=True)
         return {subject: torch.cat(parts) for subject, parts in self._influence.items()}
 
     @property
-    def update(self) -> Mapping[tuple[str, int], Tensor]:
+    def update(self) -> Mapping[Subject, Tensor]:
         """See the class."""
         self._close_layer(beginning_anew=True)
         return {subject: torch.cat(parts) for subject, parts in self._update.items()}
@@ -78,12 +79,12 @@ class Activity:
         if self._layer is None or self._leaving is None:
             return
         index, entering = self._layer
-        self._measure(("layer", index), entering, self._leaving)
+        self._measure(index, entering, self._leaving)
         if beginning_anew:  # it was the last one of a sweep
             self._left.append(self._leaving[:, -1].cpu())
         self._layer = self._leaving = None
 
-    def _measure(self, subject: tuple[str, int], entering: Tensor, leaving: Tensor) -> None:
+    def _measure(self, subject: Subject, entering: Tensor, leaving: Tensor) -> None:
         influence = 1 - cosine_similarity(entering, leaving, dim=-1)
         update = (leaving - entering).norm(dim=-1) / entering.norm(dim=-1)
         self._influence.setdefault(subject, []).append(influence.mean(-1).cpu())

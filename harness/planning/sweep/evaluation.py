@@ -14,10 +14,10 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from pruning import PrunePlan
+from pruning import PrunePlan, SubLayer
 
 from .outcomes import PREDICTIONS, Outcome, compared, joined
-from .sublayers import Position, SublayerModel, positions, weights_at_hand
+from .sublayers import SublayerModel, weights_at_hand
 
 STREAM_BYTES: Final = 2**29
 """How much memory the streams of one sweep may take unless something else is asked for."""
@@ -26,8 +26,8 @@ STREAM_BYTES: Final = 2**29
 _TOKENS_AT_ONCE: Final = 1024
 _NOTHING: Final = PrunePlan()
 
-Observer = Callable[[Position, Tensor, Tensor], None]
-"""Called at each sub-layer with its position, what entered, and its update, both (windows, tokens, hidden)."""
+Observer = Callable[[SubLayer, Tensor, Tensor], None]
+"""Called with each sub-layer, what entered, and its update, both (windows, tokens, hidden)."""
 
 ShareDone = Callable[[float], None]
 """Called as an evaluation goes on, with the share of it that is done, 0 to 1, counted in layers."""
@@ -92,9 +92,9 @@ class Evaluator:
         Raises ValueError for a candidate that removes nothing more, and for one that removes what the model has not;
         CannotRun if the logits of the full model are not finite.
         """
-        there = frozenset(range(2 * self.num_layers)) - positions(self.pruned)
+        there = PrunePlan.of(self._sublayers.there)
         for candidate in candidates:
-            if not positions(candidate) - positions(removed) or not positions(candidate | removed) <= there:
+            if (candidate - removed).is_empty or not ((candidate | removed) - there).is_empty:
                 raise ValueError(f"{candidate} cannot be removed on top of: {removed | self.pruned}")
         if not removed.is_empty:
             self.full  # noqa: B018  # what the others are compared with
@@ -104,9 +104,8 @@ class Evaluator:
     def _evaluate(
         self, candidates: Collection[PrunePlan], removed: PrunePlan, observe: Observer | None = None
     ) -> dict[PrunePlan, Outcome]:
-        base = positions(removed)
         # In the order in which they branch off, so that those that have are always the first ones.
-        ordered = sorted(dict.fromkeys(candidates), key=lambda each: min(positions(each) - base))
+        ordered = sorted(dict.fromkeys(candidates), key=lambda each: min(each - removed))
         found: dict[PrunePlan, list[Outcome]] = {candidate: [] for candidate in candidates}
         full: list[Outcome] = []
         full_streams: list[Tensor] = []
@@ -119,7 +118,7 @@ class Evaluator:
             ids = self._windows[first : first + at_once]
             embedded = self._sublayers.embedded(ids)
             for number, group in enumerate(groups):
-                removals = [base, *(base | positions(each) for each in group)]
+                removals = [removed, *(removed | each for each in group)]
                 streams = self._sweep(embedded, removals, observe if number == 0 else None, layer_done)
                 known = self._full_streams[first : first + at_once]
                 reference = streams[0] if removed.is_empty else torch.stack(known)
@@ -146,7 +145,7 @@ class Evaluator:
     def _sweep(
         self,
         embedded: Tensor,
-        removals: Sequence[frozenset[Position]],
+        removals: Sequence[PrunePlan],
         observe: Observer | None,
         layer_done: Callable[[], None],
     ) -> Tensor:
@@ -163,23 +162,23 @@ class Evaluator:
         with self._sublayers.by_halves(tokens) as update_of:
             for index, layer in enumerate(self._sublayers.layers):
                 with weights_at_hand(layer):
-                    for position in self._sublayers.positions_in(index):
-                        while branched < len(removals) and branching[branched - 1] == position:
+                    for sublayer in (each for each in self._sublayers.there if each.layer == index):
+                        while branched < len(removals) and branching[branched - 1] == sublayer:
                             streams[branched] = streams[0]
                             branched += 1
-                        alone = observe is not None and position not in removals[0]
+                        alone = observe is not None and sublayer not in removals[0]
                         if observe is not None and alone:
-                            update = update_of(position, streams[0])
-                            observe(position, streams[0], update)
+                            update = update_of(sublayer, streams[0])
+                            observe(sublayer, streams[0], update)
                             streams[0] += update.to(streams.device)
                         running = [
                             number * rows + row
                             for number in range(int(alone), branched)
-                            if position not in removals[number]
+                            if sublayer not in removals[number]
                             for row in range(rows)
                         ]
                         for part in _runs(running, max(1, _TOKENS_AT_ONCE // tokens)):
-                            flat[part] += update_of(position, flat[part]).to(flat.device)
+                            flat[part] += update_of(sublayer, flat[part]).to(flat.device)
                 layer_done()
         return streams
 

@@ -8,25 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from harness.errors import CannotRun
-from harness.models.forward import PARTS, decoder_layers, input_device
-from pruning import PrunePlan
-from pruning.plan import SUBLAYERS
-
-_NORM_OF: Final = {"self_attn": "input_layernorm", "mlp": "post_attention_layernorm"}
-
-Position = int
-"""Where a sub-layer stands in the stream: 2 * layer for its self_attn, 2 * layer + 1 for its mlp."""
-
-
-def positions(plan: PrunePlan) -> frozenset[Position]:
-    """Return where the sub-layers of a plan stand."""
-    return frozenset(2 * index + half for half, name in enumerate(SUBLAYERS) for index in getattr(plan, name))
+from harness.models.forward import decoder_layers, input_device
+from harness.subject.sublayer_keys import NORM_OF
+from pruning import PrunePlan, SubLayer
+from pruning.plan import sublayers_of
 
 
 class SublayerModel:
@@ -41,9 +32,9 @@ class SublayerModel:
         self.layers = decoder_layers(model)
         self.num_layers = len(self.layers)
         for layer in self.layers:
-            if {name for name, _ in layer.named_children()} != set(PARTS):
+            if {name for name, _ in layer.named_children()} != {*NORM_OF, *NORM_OF.values()}:
                 raise CannotRun(f"{type(layer).__name__} is no plain pre-norm layer, so it cannot be run by halves")
-        self.pruned = PrunePlan(*(self._lacking(name) for name in SUBLAYERS))
+        self.pruned = PrunePlan.of(each for each in sublayers_of(self.num_layers) if self._lacks(each))
         self._keywords: tuple[int, list[dict[str, Any]]] = (0, [])
 
     def embedded(self, ids: Tensor) -> Tensor:
@@ -52,17 +43,17 @@ class SublayerModel:
         return hidden
 
     @contextmanager
-    def by_halves(self, tokens: int) -> Iterator[Callable[[Position, Tensor], Tensor]]:
-        """Yield, for rows of that many tokens, a function from a position and hidden states to the sub-layer's update.
+    def by_halves(self, tokens: int) -> Iterator[Callable[[SubLayer, Tensor], Tensor]]:
+        """Yield, for rows of that many tokens, a function from a sub-layer and hidden states to the update.
 
         The update is what the residual stream is added, of the shape of the hidden states, (rows, tokens, hidden);
         the norm in front of the sub-layer is part of it. Within the `with` the model itself does not run.
         """
         keywords = self._layer_keywords(tokens)
 
-        def update(position: Position, hidden: Tensor) -> Tensor:
-            index, half = divmod(position, 2)
-            result: Tensor = self.layers[index](hidden, sublayer=SUBLAYERS[half], **keywords[index])
+        def update(sublayer: SubLayer, hidden: Tensor) -> Tensor:
+            layer = sublayer.layer
+            result: Tensor = self.layers[layer](hidden, sublayer=sublayer.kind, **keywords[layer])
             return result
 
         with _forwards(self.layers, _one_half, inside_hooks=True):
@@ -78,13 +69,13 @@ class SublayerModel:
         """How many logits a token has."""
         return int(self.model.config.vocab_size)
 
-    def positions_in(self, index: int) -> list[Position]:
-        """Return where the sub-layers of a layer stand that are there."""
-        lacking = positions(self.pruned)
-        return [position for position in (2 * index, 2 * index + 1) if position not in lacking]
+    @property
+    def there(self) -> list[SubLayer]:
+        """The sub-layers that are there, as they run."""
+        return [each for each in sublayers_of(self.num_layers) if each not in self.pruned]
 
-    def _lacking(self, name: str) -> tuple[int, ...]:
-        return tuple(index for index, layer in enumerate(self.layers) if getattr(layer, f"prune_{name}", False))
+    def _lacks(self, sublayer: SubLayer) -> bool:
+        return bool(getattr(self.layers[sublayer.layer], f"prune_{sublayer.kind}", False))
 
     def _layer_keywords(self, tokens: int) -> list[dict[str, Any]]:
         # One row alone, whose masks and position embeddings are broadcast: all rows are full, so theirs are the same.
@@ -139,7 +130,7 @@ def _brought_in(module: nn.Module, hook: Any) -> Iterator[None]:
 
 def _one_half(layer: nn.Module) -> Callable[..., Tensor]:
     def forward(hidden_states: Tensor, *, sublayer: str, **kwargs: Any) -> Tensor:
-        normed = layer.get_submodule(_NORM_OF[sublayer])(hidden_states)
+        normed = layer.get_submodule(NORM_OF[sublayer])(hidden_states)
         if sublayer == "mlp":
             update: Tensor = layer.get_submodule("mlp")(normed)
         else:

@@ -16,7 +16,7 @@ from harness.models.modes import LoadingMode
 from harness.models.session import Session
 from harness.subject.subject import Subject, read_subject
 from harness.tiny import TinySpec
-from pruning import PrunePlan
+from pruning import PrunePlan, removed_bytes
 
 Pair = tuple[Path, Path]
 PLAN = PrunePlan(self_attn=(0, 2), mlp=(1,))
@@ -54,12 +54,12 @@ def test_sound(pair: Pair, tmp_path: Path) -> None:
     subject = subject_of(base, pruned)
     files, tensors = stored_costs(subject)
     assert tensors.arrived == 1
-    assert tensors.base[0] - tensors.pruned[0] == PLAN.removed_bytes(base)
+    assert tensors.base[0] - tensors.pruned[0] == removed_bytes(base, PLAN)
     assert files.base == ((base / "model.safetensors").stat().st_size,)
     costs = costs_of(subject, tmp_path)
     weights = costs["resident weights"]
     assert weights.pruned == (weights.predictions[0].pruned,)
-    assert weights.base[0] - weights.pruned[0] == PLAN.removed_bytes(base)
+    assert weights.base[0] - weights.pruned[0] == removed_bytes(base, PLAN)
     caches = [cost for cost in costs.values() if cost.name == CACHE]
     assert len(caches) == 4
     for cost in (*caches, costs[f"{CACHE} (static), tokens in all 12"]):

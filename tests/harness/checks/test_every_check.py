@@ -149,7 +149,7 @@ def test_a_pruner_that_changes_bytes(
     assert report.checks[0].outcome == "failed"
     assert report.checks[0].reason is not None
     assert report.checks[0].reason.startswith(
-        "pruned once more (self_attn 2), the checkpoint is not itself: model.norm.weight differs from the "
+        "pruned once more (mlp 2), the checkpoint is not itself: model.norm.weight differs from the "
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 from harness.faults import FAULTS
 from harness.faults.planting.code_edits import edit_foreign
 from harness.report.divergence import divergences
-from pruning import load_pruned
+from pruning import SubLayer, load_pruned
 from tests.harness.checks.cases import Case, judge, judge_model, judge_mutation
 from tests.harness.checks.planted import layer_2_is_louder, one_bit_flipped, one_nan
 
@@ -131,8 +131,8 @@ def test_first_diverging_layer_is_named(case: Callable[[str], Case], tmp_path: P
     ), fault.evidence
     (divergence,) = divergences(report)
     assert divergence.first_beyond is not None
-    assert divergence.first_beyond[:2] == (2, "mlp")
-    assert {index for index, *_ in divergence.points} == {0, 1, 2, 3}
+    assert divergence.first_beyond[0] == SubLayer(2, "mlp")
+    assert {sublayer.layer for sublayer, _ in divergence.points} == {0, 1, 2, 3}
 
 
 def test_layer_that_adds_its_norm_is_named(case: Callable[[str], Case], tmp_path: Path) -> None:

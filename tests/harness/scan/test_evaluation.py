@@ -19,7 +19,8 @@ from harness.reference.tolerances import tolerance
 from harness.strategies import plans, tiny_specs, token_batches
 from harness.system.libraries import quiet_libraries
 from harness.tiny import TinySpec, write_tiny_checkpoint
-from pruning import PrunePlan, load_pruned, prune_checkpoint
+from pruning import PrunePlan, SubLayer, load_pruned, prune_checkpoint
+from pruning.plan import sublayers_of
 
 
 def every_removal(layers: int) -> list[PrunePlan]:
@@ -183,10 +184,10 @@ def test_without_predictions_no_head_runs(tmp_path: Path) -> None:
         raise AssertionError("the head ran")
 
     model.lm_head.forward = refuse
-    seen: list[int] = []
+    seen: list[SubLayer] = []
     ids = torch.zeros((1, 4), dtype=torch.int64)
     outcomes = Evaluator(model, ids, predictions=()).without(
-        [PrunePlan(mlp=(0,))], observe=lambda position, hidden, update: seen.append(position)
+        [PrunePlan(mlp=(0,))], observe=lambda sublayer, hidden, update: seen.append(sublayer)
     )
     assert dict(outcomes[PrunePlan(mlp=(0,))].items()) == {}
-    assert seen == [0, 1, 2, 3]
+    assert seen == sublayers_of(2)

@@ -15,7 +15,7 @@ from harness.planning.search.run import search_plan
 from harness.planning.sweep.journal import JOURNAL_FILE
 from harness.reference.models import load_stock, reference_logits, without_sublayers
 from harness.system.libraries import quiet_libraries
-from pruning import PrunePlan, prune_checkpoint
+from pruning import PrunePlan, prune_checkpoint, removed_bytes
 from tests.harness.command_line import run
 from tests.harness.scan.scanned import scannable, write_text
 
@@ -51,7 +51,7 @@ def test_plan(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd
     assert "Search: " in repr(search)
     assert run(monkeypatch, "prune", base, "slim", "--plan", "plan/plan.json", "--no-sync") == 0
     shares = [search.kept_share(step) for step in search.steps]
-    assert shares[-1] == 1 - search.plan.removed_bytes(base) / search.bytes
+    assert shares[-1] == 1 - removed_bytes(base, search.plan) / search.bytes
 
 
 def test_greedy_is_what_single_evaluations_find(base: Path, tmp_path: Path) -> None:

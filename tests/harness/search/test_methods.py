@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from harness.planning.search.methods import Budget, Values, mean, search
 from pruning import PrunePlan
+from pruning.plan import sublayers_of
 
 pytestmark = pytest.mark.newest
 
-SUBLAYERS = [PrunePlan(**{name: (index,)}) for index in range(3) for name in ("self_attn", "mlp")]
+SUBLAYERS = [PrunePlan.of([each]) for each in sublayers_of(3)]
 SIZES = {each: 10 if each.self_attn else 30 for each in SUBLAYERS}
 WHOLE = 200
 EVERY = [

@@ -13,7 +13,7 @@ from harness.reference.models import load_stock
 from harness.system.libraries import quiet_libraries
 from pruning import PrunePlan
 from pruning.files.source import read_source
-from pruning.plan import SUBLAYERS
+from pruning.plan import sublayers_of
 
 DROP = 8  # as in the README; while two or three are gone, all rankings come to about the same
 TOKENS = 1024  # the command's default: the first window of each text
@@ -32,15 +32,11 @@ def test_greedy_beats_one_shot_and_both_beat_chance(real_checkpoint: Path, tmp_p
     greedy = search_plan(real_checkpoint, out=tmp_path, drop=DROP, tokens=TOKENS, method="greedy").plan
     one_shot = search_plan(real_checkpoint, out=tmp_path, drop=DROP, tokens=TOKENS, method="one-shot").plan
     source = read_source(real_checkpoint)
-    layers = range(source.config["num_hidden_layers"])
-    sublayers = [PrunePlan(**{name: (index,)}) for index in layers for name in SUBLAYERS]
+    sublayers = sublayers_of(source.config["num_hidden_layers"])
     draw = random.Random(0)
     drawn = []
     for _ in range(RANDOM_PLANS):
-        plan = PrunePlan()
-        for each in draw.sample(sublayers, DROP):
-            plan |= each
-        drawn.append(plan)
+        drawn.append(PrunePlan.of(draw.sample(sublayers, DROP)))
     with quiet_libraries():
         windows = cut(bundled_texts(), load_tokenizer(source), 10**6, source.config["vocab_size"])
         seen = TOKENS // windows.ids.shape[1]

@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-from pruning.errors import CheckpointError
+from .errors import CheckpointError
 
 
 def open_regular(path: Path) -> BinaryIO:
