@@ -49,7 +49,13 @@ def pytest_load_initial_conftests(
         early_config.known_args_namespace = parser.parse_known_args(args, namespace=copy.copy(early_config.option))
         _refuse_configuration_of_checkpoints(early_config)
         early_config.stash[_IS_SUITE] = True
+    if _names_a_checkpoint(early_config.known_args_namespace):
+        _harness("errors")  # before a conftest.py or a test imports torch: `harness` sets how its threads wait
     return (yield)
+
+
+def _names_a_checkpoint(options: argparse.Namespace) -> bool:
+    return any(getattr(options, _place(name), None) is not None for name in _DIRECTORIES)
 
 
 def _refuse_configuration_of_checkpoints(config: pytest.Config) -> None:

@@ -3,6 +3,7 @@
 Light to import: torch and transformers are loaded with the first function that needs them.
 """
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -49,6 +50,10 @@ __all__ = [
     "scan_checkpoint",
     "search_plan",
 ]
+
+# Read when torch loads its OpenMP library: threads that wait for one another on a busy machine would spin, and take the
+# very CPUs that the others need. Here, since every way in imports this package before torch; processes inherit it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _HOMES = {
     "check_checkpoint": "harness.judge.judge",
