@@ -26,6 +26,7 @@ _OPTIONS: dict[str, tuple[str, str]] = {
     "dtype": ("LIST", "float32,bfloat16"),
     "quantisation": ("LIST", "8bit,4bit or none"),
 }
+_OTHER_SPELLINGS = {"quantisation": ("quantization",)}
 _SUITE = "harness.suite"
 _IS_SUITE = pytest.StashKey[bool]()
 
@@ -49,9 +50,18 @@ def pytest_load_initial_conftests(
         early_config.known_args_namespace = parser.parse_known_args(args, namespace=copy.copy(early_config.option))
         _refuse_configuration_of_checkpoints(early_config)
         early_config.stash[_IS_SUITE] = True
+        _require_libraries()
     if _names_a_checkpoint(early_config.known_args_namespace):
         _harness("errors")  # before a conftest.py or a test imports torch: `harness` sets how its threads wait
     return (yield)
+
+
+def _require_libraries() -> None:
+    """Refuse libraries that are not supported before the suite's conftest.py imports them."""
+    try:
+        _harness("system.requirements").require_libraries()
+    except _harness("errors").CannotRun as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 def _names_a_checkpoint(options: argparse.Namespace) -> bool:
@@ -80,7 +90,8 @@ def _add_options(parser: pytest.Parser, prefix: str) -> None:
     # The short and the long name fill the same place: an absent one must not empty it.
     default = None if prefix != "--" else argparse.SUPPRESS
     for name, (metavar, text) in _OPTIONS.items():
-        group.addoption(f"{prefix}{name}", dest=_place(name), metavar=metavar, help=text, default=default)
+        spellings = [f"{prefix}{each}" for each in (name, *_OTHER_SPELLINGS.get(name, ()))]
+        group.addoption(*spellings, dest=_place(name), metavar=metavar, help=text, default=default)
     group.addoption(
         f"{prefix}trust-remote-code",
         dest=_place("trust-remote-code"),

@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from harness.errors import CannotRun
+from harness.system.requirements import require_libraries
 from harness.system.signals import exit_at_signals
 from pruning import PrunePlan, PruningError
 
@@ -31,6 +32,7 @@ def main() -> None:
 
     try:
         say(packages=_installed(request["packages"]))
+        require_libraries()
         say(report=_judge(request["check"], say))
     except (CannotRun, PruningError) as error:
         say(refused=str(error))
