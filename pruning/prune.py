@@ -23,7 +23,7 @@ from pruning.files.small_files import write_lines
 from pruning.files.source import CONFIG_FILE, Source, find_checkpoint, read_source, require_prunable
 from pruning.remote.per_layer_skip import MANIFEST_FILE
 from pruning.writing.byte_copy import NewShard, Progress, write_shards
-from pruning.writing.staging import staged_directory, sync_path
+from pruning.writing.staging import require_replaceable, staged_directory, sync_path
 
 from .audit import require_manifest
 from .errors import CheckpointError, DestinationError
@@ -55,6 +55,7 @@ def prune_checkpoint(
     overwrite: bool = False,
     checksum: bool = True,
     sync: bool = True,
+    dry_run: bool = False,
     progress: Progress | None = None,
 ) -> PruneResult:
     """Write the checkpoint `source` without the sub-layers of `plan` to the directory `destination`.
@@ -62,7 +63,8 @@ def prune_checkpoint(
     `source` is a directory or a hub id (then `revision` may name a commit); it may be pruned already, and then
     both plans apply. Each kept tensor is the source's byte for byte. `destination` is complete or absent, whatever
     happens; `overwrite` replaces an existing directory once the new one is complete. Without `checksum` the
-    manifest has no sha256, without `sync` the bytes may still be on their way to the disk at the return.
+    manifest has no sha256, without `sync` the bytes may still be on their way to the disk at the return. With `dry_run`
+    everything is decided and nothing is written: the result says what would be.
     `progress` is called with the number of bytes just written, and the number to write in all.
 
     No model is built, torch is not imported, and memory does not grow with the bytes.
@@ -88,9 +90,12 @@ def prune_checkpoint(
             progress(count, total)
 
     try:
-        with staged_directory(target, overwrite=overwrite, sync=sync) as staging:
-            digests = write_shards(staging, shards, checksum=checksum, sync=sync, advance=advance)
-            _write_small_files(staging, read, whole_plan, shards, digests, dropped, sync)
+        if dry_run:
+            require_replaceable(target, overwrite)
+        else:
+            with staged_directory(target, overwrite=overwrite, sync=sync) as staging:
+                digests = write_shards(staging, shards, checksum=checksum, sync=sync, advance=advance)
+                _write_small_files(staging, read, whole_plan, shards, digests, dropped, sync)
     except OSError as error:
         raise DestinationError(_cannot_write(target, shards, error)) from None
     return PruneResult(

@@ -38,14 +38,14 @@ def staged_directory(destination: Path, *, overwrite: bool, sync: bool, in_one_s
     destination.parent.mkdir(parents=True, exist_ok=True)
     with _locked(destination):
         _put_right(destination)
-        _require_replaceable(destination, overwrite)
+        require_replaceable(destination, overwrite)
         new = _sibling(destination, "new")
         try:
             new.mkdir()
             yield new
             if sync:
                 sync_path(new)
-            _require_replaceable(destination, overwrite)  # again: someone else may have made it meanwhile
+            require_replaceable(destination, overwrite)  # again: someone else may have made it meanwhile
             if not (in_one_step and destination.exists() and exchange(new, destination)):
                 if destination.exists():
                     destination.rename(_sibling(destination, "old"))
@@ -79,7 +79,8 @@ def _sibling(destination: Path, purpose: str) -> Path:
     return destination.with_name(f".{destination.name}.prunecheck-{purpose}")
 
 
-def _require_replaceable(destination: Path, overwrite: bool) -> None:
+def require_replaceable(destination: Path, overwrite: bool) -> None:
+    """Raise DestinationError if `destination` is not a name for a new directory, nor a directory to replace."""
     if destination.is_symlink():
         raise DestinationError(f"{destination} is a link: name the directory itself")
     if destination.exists() and not destination.is_dir():
