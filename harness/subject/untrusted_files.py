@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.errors import CannotRun
+from pruning.files.source import never_a_checkpoint
 from pruning.regular_files import is_within
 from pruning.untrusted_files import is_deeper_than, shortened
 
@@ -28,7 +29,7 @@ def checkpoint_directory(checkpoint: str | Path) -> Path:
     except RuntimeError as error:  # no such user
         raise CannotRun(f"{checkpoint} cannot be read: {error}") from None
     if not root.is_dir():
-        raise CannotRun(f"{root} is no directory: name one that holds a checkpoint")
+        raise CannotRun(f"{root} {never_a_checkpoint(root) or 'is no directory: name one that holds a checkpoint'}")
     return root
 
 

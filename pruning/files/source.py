@@ -35,6 +35,7 @@ COMPANIONS = (
 _MOST_COMPANION_BYTES = 10**9  # far beyond any tokenizer: a sparse file of any size costs its sender nothing
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_HUB_ADDRESS = re.compile(r"(?:https?:/{1,2})?(?:huggingface\.co|hf\.co)/(?P<hub_id>[A-Za-z0-9][\w.-]*/[\w.-]+).*")
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,8 @@ def find_checkpoint(source: str | Path, revision: str | None = None) -> Path:
         if revision is not None:
             raise CheckpointError(f"{source} is a directory, which has no revision {revision!r}: leave it out")
         return path
+    if reason := never_a_checkpoint(source):
+        raise CheckpointError(f"{source} {reason}")
     if exists:
         raise CheckpointError(f"{source} is a file: name the directory that holds config.json")
     if not isinstance(source, str) or not _HUB_ID.fullmatch(source):
@@ -103,6 +106,15 @@ def find_checkpoint(source: str | Path, revision: str | None = None) -> Path:
             f"{source} does not exist: name a checkpoint directory or a hub id such as Qwen/Qwen3-0.6B"
         )
     return _download(source, revision)
+
+
+def never_a_checkpoint(source: str | Path) -> str | None:
+    """Return why what was named can be neither a directory nor a hub id, and what to name; None if it may be one."""
+    if str(source).endswith(".gguf"):
+        return "is a GGUF file: name the safetensors checkpoint it came from"
+    if address := _HUB_ADDRESS.fullmatch(str(source)):  # a Path of one has a slash less
+        return f"is an address: name the hub id, {address['hub_id']}"
+    return None
 
 
 def _download(hub_id: str, revision: str | None) -> Path:
@@ -119,7 +131,15 @@ def _download(hub_id: str, revision: str | None) -> Path:
         # Not left to the call above: offline, huggingface_hub 1.33.0 asks the hub for a commit that the cache has.
         return Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns, local_files_only=True))
     except (LocalEntryNotFoundError, OSError, ValueError):
-        raise CheckpointError(f"{hub_id} is no local directory and cannot be fetched from the hub: {reason}") from None
+        raise CheckpointError(
+            f"{hub_id} is not a local directory and cannot be fetched from the hub: {reason}; "
+            f"fetch it where there is a network: hf download {hub_id}"
+        ) from None
+
+
+def pruned_already(root: Path) -> PrunePlan:
+    """Return what config.json says is pruned in a checkpoint directory; raises CheckpointError as `read_source`."""
+    return _read_plan(_read_config(root))
 
 
 def read_source(root: Path) -> Source:

@@ -433,7 +433,7 @@ def test_a_hub_id_that_is_not_in_the_cache(source, tmp_path, arguments):
         "\nexcept __import__('pruning').CheckpointError as error: sys.exit(str(error))"
     )
     found = run_python(code, *arguments, check=False, HF_HUB_CACHE=str(tmp_path / "hub"), HF_HUB_OFFLINE="1")
-    message = f"{arguments[0]} is no local directory and cannot be fetched from the hub: "
+    message = f"{arguments[0]} is not a local directory and cannot be fetched from the hub: "
     assert found.stderr.startswith(message), found.stderr
     assert found.stderr.count("\n") == 1
     assert len(found.stderr) > len(message) + 10

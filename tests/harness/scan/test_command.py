@@ -242,7 +242,7 @@ def test_other_weights_have_another_digest(base: Path, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["{tmp}/nowhere"], "{tmp}/nowhere does not exist: name a checkpoint directory or a hub id"),
-        (["someone/nothing"], "someone/nothing is no local directory and cannot be fetched from the hub: "),
+        (["someone/nothing"], "someone/nothing is not a local directory and cannot be fetched from the hub: "),
         (["{mute}"], "{mute} has no tokenizer: "),
         (["{base}", "--metric", "nll,nil"], "--metric nil is unknown: choose among nll, kl, changed, influence, "),
         (["{base}", "--metric", ","], "--metric names nothing: choose among "),
