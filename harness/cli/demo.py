@@ -19,7 +19,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from harness.models.modes import LoadingMode
 from harness.models.resident import resident_weight_bytes
 from harness.real_checkpoint.cache import real_checkpoint_path
-from harness.reference.models import identity_reference, reference_logits, zero_weight_reference
+from harness.reference.models import identity_reference, load_stock, reference_logits, zero_weight_reference
 from harness.reference.stored_bytes import differing_tensor
 from harness.reference.tolerances import tolerance
 from harness.report.outcomes import Verdict
@@ -63,7 +63,7 @@ class DemoRow:
 
 @dataclass(frozen=True)
 class DemoReport:
-    """What the demo found; bytes are those of stored tensors."""
+    """What the demo found; bytes are those of stored tensors. `base_answer` is what the unpruned model answered."""
 
     base: str
     plan: dict[str, list[int]]
@@ -71,6 +71,7 @@ class DemoReport:
     bytes_after: int
     prompt: str
     rows: tuple[DemoRow, ...]
+    base_answer: str | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -115,6 +116,8 @@ def run_demo(plan: PrunePlan, step: Callable[[str], None]) -> DemoReport:
         rows = [_stored_row(pruned, base, plan)]
         tokenizer = AutoTokenizer.from_pretrained(base)  # not of what is judged
         input_ids = _chat_tokens(tokenizer, prompt)
+        step("asking the base")
+        base_answer = _base_answer(base, tokenizer, input_ids)
         for mode in LOADING_MODES:
             step(f"loading and judging: {mode.name}")
             try:
@@ -131,6 +134,7 @@ def run_demo(plan: PrunePlan, step: Callable[[str], None]) -> DemoReport:
         bytes_after=result.bytes_after,
         prompt=prompt,
         rows=tuple(rows),
+        base_answer=base_answer,
     )
 
 
@@ -176,7 +180,7 @@ def _mode_row(
         bytes=resident,
         difference=difference,
         allowed=allowed,
-        answer=str(tokenizer.decode(answer.tokens[0, input_ids.shape[1] :], skip_special_tokens=True)).strip(),
+        answer=_text(tokenizer, answer, input_ids),
     )
 
 
@@ -242,6 +246,16 @@ def _answer(model: Any, input_ids: torch.Tensor) -> _Answer:
             output_logits=True,
         )
     return _Answer(generated.sequences.cpu(), torch.cat(generated.logits).float().cpu())
+
+
+def _base_answer(base: Path, tokenizer: PreTrainedTokenizerBase, input_ids: torch.Tensor) -> str:
+    answer = _text(tokenizer, _answer(load_stock(base), input_ids), input_ids)
+    gc.collect()
+    return answer
+
+
+def _text(tokenizer: PreTrainedTokenizerBase, answer: _Answer, input_ids: torch.Tensor) -> str:
+    return str(tokenizer.decode(answer.tokens[0, input_ids.shape[1] :], skip_special_tokens=True)).strip()
 
 
 def _layers(base: Path) -> int:

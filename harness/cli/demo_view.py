@@ -1,42 +1,57 @@
 """The demo's report as a table for the terminal."""
 
-from rich.console import Console, Group
-from rich.table import Table
-from rich.text import Text
+from collections.abc import Iterator
 
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from harness.report.terminal import pairs, plain, section, stdout_console
 from pruning import PrunePlan
 
 from .demo import DemoReport
 
-# Wide enough that a table written to a file or a pipe keeps one line a row.
-_WIDTH_WITHOUT_TERMINAL = 160
-_STYLES = {"sound": "green", "faulty": "bold red", "error": "bold red", "skipped": "yellow"}
+_STYLES = {"sound": "green", "faulty": "bold red", "error": "bold red", "skipped": "yellow", "undecided": "yellow"}
+_NEXT = (
+    "next, with a checkpoint of your own:",
+    "  prunecheck plan SRC --drop 2",
+    "  prunecheck prune SRC DST --plan plan/plan.json",
+    "  prunecheck check DST --base SRC --html report.html",
+)
 
 
 def print_report(report: DemoReport) -> None:
     """Write the report to stdout."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=_WIDTH_WITHOUT_TERMINAL)
-    console.print(Group(_summary(report), _table(report), _verdict(report)))
+    verdict = plain(verdict_text(report), f"bold {_STYLES[report.verdict]}")
+    stdout_console().print(Group(_summary(report), _table(report), *_answers(report), *map(plain, _NEXT), verdict))
 
 
-def _summary(report: DemoReport) -> Text:
+def verdict_text(report: DemoReport) -> str:
+    """Return the verdict as a sentence: `sound: the pruned checkpoint is the model that was meant`."""
+    if report.verdict == "sound":
+        return "sound: the pruned checkpoint is the model that was meant"
+    outcome = "faulty" if report.verdict == "faulty" else "error"
+    row = next(row for row in report.rows if row.outcome == outcome)
+    if report.verdict == "faulty":
+        return f"faulty: {row.mode}: {row.reason}"
+    return f"undecided: {row.mode} crashed: {row.reason}"
+
+
+def _summary(report: DemoReport) -> RenderableType:
     share = report.bytes_after / report.bytes_before
-    return Text(
-        f"{report.base}\npruned: {PrunePlan.from_dict(report.plan)}\n"
-        f"stored: {_megabytes(report.bytes_before)} before, {_megabytes(report.bytes_after)} after ({share:.1%})\n"
-        f"asked:  {report.prompt}"
+    before, after = _megabytes(report.bytes_before), _megabytes(report.bytes_after)
+    return pairs(
+        ("checkpoint:", report.base),
+        ("pruned:", PrunePlan.from_dict(report.plan)),
+        ("stored:", f"{before} before, {after} after ({share:.1%})"),
     )
 
 
 def _table(report: DemoReport) -> Table:
     table = Table()
     table.add_column("way of loading", no_wrap=True)
-    for title in ("load s", "resident MB", "logit diff.", "allowed"):
+    for title in ("load s", "MB", "logits off by", "allowed"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
-    table.add_column("answer, or what is wrong")
     for row in report.rows:
         table.add_row(
             row.mode,
@@ -44,20 +59,25 @@ def _table(report: DemoReport) -> Table:
             "" if row.bytes is None else f"{row.bytes / 1e6:.1f}",
             "" if row.difference is None else f"{row.difference:.2g}",
             "" if row.allowed is None else f"{row.allowed:.2g}",
-            Text(row.outcome, style=_STYLES[row.outcome]),
-            Text(row.reason or row.answer or "every stored tensor is the base's, byte for byte"),
+            plain(row.outcome, _STYLES[row.outcome]),
         )
     return table
 
 
-def _verdict(report: DemoReport) -> Text:
-    if report.verdict == "sound":
-        return Text("sound: the pruned checkpoint is the model that was meant", style="bold green")
-    outcome = "faulty" if report.verdict == "faulty" else "error"
-    row = next(row for row in report.rows if row.outcome == outcome)
-    if report.verdict == "faulty":
-        return Text(f"faulty: {row.mode}: {row.reason}", style="bold red")
-    return Text(f"undecided: {row.mode} crashed: {row.reason}", style="bold yellow")
+def _answers(report: DemoReport) -> Iterator[RenderableType]:
+    """Yield why a row is not sound, and what each model answered, those that said the same in one row."""
+    if wrong := [(row.mode, row.reason) for row in report.rows if row.reason]:
+        yield section("what is wrong, or was not run", "bold yellow", pairs(*wrong))
+    said: dict[str, list[str]] = {}
+    for row in report.rows:
+        if row.answer is not None:
+            said.setdefault(row.answer, []).append(row.mode)
+    rows = [(", ".join(modes), answer) for answer, modes in said.items()]
+    if report.base_answer is not None:
+        rows.insert(0, ("the base, unpruned", report.base_answer))
+    if rows:
+        yield section(f"asked: {report.prompt}", "bold", pairs(*rows))
+        yield plain("")
 
 
 def _megabytes(count: int) -> str:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from harness.errors import CannotRun
+
+from .options import AnySource, DeviceMap, Dtype, HtmlFile, JsonFile, Quiet, Revision, Texts, Tokens
+from .output import NO_PICTURES, Output
+
 
 def plan(
-    source: Annotated[str, typer.Argument(metavar="SRC", help="A checkpoint directory, pruned or not, or a hub id.")],
+    source: AnySource,
+    revision: Revision = None,
     drop: Annotated[int | None, typer.Option("--drop", metavar="N", help="Remove so many sub-layers.")] = None,
     keep_bytes: Annotated[
-        float | None,
+        str | None,
         typer.Option(
-            "--keep-bytes", metavar="SHARE", help="Remove until no more than this share of bytes is left: 0.8."
+            "--keep-bytes", metavar="SHARE", help="Remove until no more than this share of bytes is left: 0.8, or 80%."
         ),
     ] = None,
     max_nll_rise: Annotated[
@@ -32,51 +37,44 @@ def plan(
     out: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="The directory to write: plan, record, pictures.")
     ] = Path("plan"),
-    texts: Annotated[
-        list[Path] | None,
-        typer.Option("--text", metavar="FILE", help="A file of UTF-8 text, in place of the bundled ones; repeatable."),
-    ] = None,
-    tokens: Annotated[int, typer.Option(metavar="N", min=2, max=10**7, help="Tokens of text to use, at most.")] = 1024,
-    device_map: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PLACE", help="Where to load: plain, auto, gpu, gpus, disk-all, ...; the disk if nothing else fits."
-        ),
-    ] = None,
-    dtype: Annotated[
-        str | None, typer.Option(metavar="NAME", help="float32 or bfloat16; as it is stored if nothing is said.")
-    ] = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the record as JSON to this file, too.")
-    ] = None,
-    html_file: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write the search as one HTML page to this file.")
-    ] = None,
+    texts: Texts = None,
+    tokens: Tokens = 1024,
+    device_map: DeviceMap = None,
+    dtype: Dtype = None,
+    json_file: JsonFile = None,
+    html_file: HtmlFile = None,
+    quiet: Quiet = False,
 ) -> None:
-    """Choose what to prune from SRC under a budget, which is one of --drop, --keep-bytes and --max-nll-rise.
+    """Choose what to prune from SRC under a budget.
 
-    DIR/plan.json is for `prunecheck prune --plan`. Interrupted, the same command goes on where it was. Exit code 0:
-    there is a plan; 2: there is none.
+    The budget is one of --drop, --keep-bytes and --max-nll-rise. DIR/plan.json is for `prunecheck prune --plan`.
+    Interrupted, the same command goes on where it was. Exit code 0: there is a plan; 2: there is none.
     """
-    from harness.models.options import one_way_of_loading
-    from harness.report.files import require_writable, write_text
-    from harness.system.progress import count_progress
+    from harness.system.requirements import require_libraries
 
-    for path in (json_file, html_file):
-        require_writable(path)
+    from .hub import source_at
+
+    output = Output(json_file, quiet)
+    output.require_writable(html_file)
+    share = None if keep_bytes is None else _share(keep_bytes)
+    require_libraries()
+
+    from harness.models.options import one_way_of_loading  # torch and transformers, which take seconds
+
     options = one_way_of_loading(device_map=device_map, dtype=dtype)
 
     from harness.planning.scan.plot import can_plot
+    from harness.planning.search.page import search_page
     from harness.planning.search.plot import write_pictures
-    from harness.planning.search.run import PLAN_FILE, search_plan  # torch and transformers
+    from harness.planning.search.run import PLAN_FILE, search_plan
     from harness.planning.search.view import print_search
 
-    with count_progress() as progress:
+    with output.progress() as progress:
         record = search_plan(
-            source,
+            source_at(source, revision),
             out=out,
             drop=drop,
-            keep_bytes=keep_bytes,
+            keep_bytes=share,
             max_nll_rise=max_nll_rise,
             method=method,
             width=width,
@@ -85,15 +83,27 @@ def plan(
             progress=progress,
             **options,
         )
-    print_search(record)
+    output.show(lambda: print_search(record), str(record.plan))
     if can_plot():
         write_pictures(record, out)
     else:
-        print(f"no pictures are drawn into {out}: matplotlib is not installed; pip install 'prunecheck[plot]'")
-    if json_file is not None:
-        write_text(json_file, json.dumps(record.to_dict(), indent=2) + "\n")
-    if html_file is not None:
-        from harness.planning.search.page import search_page
+        output.show(lambda: print(NO_PICTURES.format(out)))
+    output.write_record(record.to_dict())
+    output.write(html_file, lambda: search_page(record))
+    words = ["prunecheck", "prune", source, "DST", "--plan", str(out / PLAN_FILE)]
+    words += ["--revision", revision] if revision else []
+    output.show(lambda: print(f"next: {shlex.join(words)}"))
 
-        write_text(html_file, search_page(record))
-    print(f"next: prunecheck prune {shlex.quote(source)} DST --plan {shlex.quote(str(out / PLAN_FILE))}")
+
+def _share(text: str) -> float:
+    """Return the share that `0.8` or `80%` stands for; raises CannotRun for what is neither."""
+    number, percent, rest = text.strip().partition("%")
+    try:
+        share = float(number) / (100 if percent else 1)
+    except ValueError:
+        share = None
+    if share is None or rest:
+        raise CannotRun(f"--keep-bytes {text} is not a share: write one below 1, such as 0.8, or a percentage, 80%")
+    if not percent and share > 1:
+        raise CannotRun(f"--keep-bytes {text} is more than all: write a share below 1, or a percentage, {text}%")
+    return share

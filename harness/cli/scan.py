@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,64 +9,56 @@ import typer
 
 from harness.errors import CannotRun
 
+from .options import AnySource, DeviceMap, Dtype, HtmlFile, JsonFile, Quiet, Revision, Texts, Tokens
+from .output import NO_PICTURES, Output
+
 
 def scan(
-    source: Annotated[str, typer.Argument(metavar="SRC", help="A checkpoint directory, pruned or not, or a hub id.")],
+    source: AnySource,
     out: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="The directory to write: record, pictures, what is measured.")
     ],
-    texts: Annotated[
-        list[Path] | None,
-        typer.Option("--text", metavar="FILE", help="A file of UTF-8 text, in place of the bundled ones; repeatable."),
-    ] = None,
-    tokens: Annotated[int, typer.Option(metavar="N", min=2, max=10**7, help="Tokens of text to use, at most.")] = 1024,
+    revision: Revision = None,
+    texts: Texts = None,
+    tokens: Tokens = 1024,
     metric: Annotated[
         str | None, typer.Option(metavar="LIST", help="Of nll,kl,changed,influence,update,angular; all by default.")
     ] = None,
-    device_map: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PLACE", help="Where to load: plain, auto, gpu, gpus, disk-all, ...; the disk if nothing else fits."
-        ),
-    ] = None,
-    dtype: Annotated[
-        str | None, typer.Option(metavar="NAME", help="float32 or bfloat16; as it is stored if nothing is said.")
-    ] = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the record as JSON to this file, too.")
-    ] = None,
-    html_file: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write the scan as one HTML page to this file.")
-    ] = None,
+    device_map: DeviceMap = None,
+    dtype: Dtype = None,
+    json_file: JsonFile = None,
+    html_file: HtmlFile = None,
+    quiet: Quiet = False,
 ) -> None:
-    """Measure what each self_attn, mlp and whole layer of SRC contributes, and what removing it does.
+    """Measure what each sub-layer and layer of SRC contributes.
 
+    For each self_attn, each mlp and each whole layer: what it does, and what removing it does to the predictions.
     Interrupted, the same command goes on where it was. Exit code 0: measured; 2: it could not be.
     """
-    from harness.report.files import require_writable, write_text
-    from harness.system.progress import count_progress
+    from harness.system.requirements import require_libraries
 
-    for path in (json_file, html_file):
-        require_writable(path)
+    from .hub import source_at
+
+    output = Output(json_file, quiet)
+    output.require_writable(html_file)
+    require_libraries()
     options = _scan_options(metric=metric, device_map=device_map, dtype=dtype)
 
+    from harness.planning.scan.page import scan_page
     from harness.planning.scan.plot import can_plot, write_pictures
     from harness.planning.scan.run import scan_checkpoint  # torch and transformers
     from harness.planning.scan.view import print_scan
 
-    with count_progress() as progress:
-        record = scan_checkpoint(source, out=out, texts=texts or (), tokens=tokens, progress=progress, **options)
-    print_scan(record)
+    with output.progress() as progress:
+        place = source_at(source, revision)
+        record = scan_checkpoint(place, out=out, texts=texts or (), tokens=tokens, progress=progress, **options)
+    output.show(lambda: print_scan(record))
     if can_plot():
         write_pictures(record, out)
     else:
-        print(f"no pictures are drawn into {out}: matplotlib is not installed; pip install 'prunecheck[plot]'")
-    if json_file is not None:
-        write_text(json_file, json.dumps(record.to_dict(), indent=2) + "\n")
-    if html_file is not None:
-        from harness.planning.scan.page import scan_page
-
-        write_text(html_file, scan_page(record))
+        output.show(lambda: print(NO_PICTURES.format(out)))
+    output.write_record(record.to_dict())
+    output.write(html_file, lambda: scan_page(record))
 
 
 def _scan_options(*, metric: str | None, device_map: str | None, dtype: str | None) -> dict[str, Any]:

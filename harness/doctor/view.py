@@ -21,11 +21,15 @@ _MEANINGS: Mapping[Answer, str] = {
 
 def print_checkup(checkup: Checkup, *, console: Console | None = None) -> None:
     """Write what the doctor found to `console`, by default stdout."""
-    verdict = checkup.verdict
-    parts: list[RenderableType] = [plain(f"{verdict}: {_MEANINGS[verdict]}", _STYLES[verdict]), _ways(checkup)]
+    parts: list[RenderableType] = [plain(verdict_text(checkup), _STYLES[checkup.verdict]), _ways(checkup)]
     parts += [plain(f"not here: {', '.join(names)}: {reason}") for reason, names in _missing(checkup).items()]
     parts += _reasons(checkup)
     (console or stdout_console()).print(Group(*parts, section("versions", "bold", _environment(checkup))))
+
+
+def verdict_text(checkup: Checkup) -> str:
+    """Return the verdict as a sentence: `right: this stack computes pruned models right`."""
+    return f"{checkup.verdict}: {_MEANINGS[checkup.verdict]}"
 
 
 def print_versions(versions: Mapping[str, str | None], *, console: Console | None = None) -> None:

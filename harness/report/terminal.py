@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import unicodedata
 
 from rich.console import Console, Group, RenderableType
@@ -15,10 +17,32 @@ _WIDTH_WITHOUT_TERMINAL = 160
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
+class _StdoutConsole(Console):
+    """A console that writes on into nothing where whoever read the other end of a pipe has enough (`| head -1`).
+
+    rich would end the command with 1 (15.0.0, `console.py`, `on_broken_pipe`), which stands for a fault, and the files
+    that the command has still to write would be lost.
+    """
+
+    def on_broken_pipe(self) -> None:
+        """Let stdout lead nowhere."""
+        write_nowhere()
+
+
 def stdout_console() -> Console:
     """Return a console on stdout, wide where that is no terminal."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=_WIDTH_WITHOUT_TERMINAL)
+    console = _StdoutConsole(highlight=False)
+    return console if console.is_terminal else _StdoutConsole(highlight=False, width=_WIDTH_WITHOUT_TERMINAL)
+
+
+def write_nowhere() -> None:
+    """Let this process's stdout lead nowhere: what it still holds is lost without an error."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def counted(count: int, thing: str) -> str:
+    """Return a number with its thing in singular or plural: `1 window`, `2 windows`."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def visible(text: str) -> str:

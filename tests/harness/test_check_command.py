@@ -36,14 +36,15 @@ def faulty(sound: Pair, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_sound(sound: Pair, tmp_path: Path) -> None:
-    """On a sound checkpoint the installed command ends with 0, says so on stdout, and nothing on stderr."""
+    """On a sound checkpoint the installed command ends with 0, says so on stdout, and on stderr how far it is."""
     base, pruned = sound
     command = shutil.which("prunecheck", path=str(Path(sys.executable).parent))
     assert command is not None
     files = ("--json", tmp_path / "report.json", "--junit", tmp_path / "junit.xml", "--html", tmp_path / "report.html")
     arguments = [command, "check", pruned, "--base", base, *SMALL, *files]
     result = subprocess.run(list(map(str, arguments)), cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (result.returncode, result.stderr) == (0, "")
+    assert result.returncode == 0
+    assert [line.rpartition(" ")[2] for line in result.stderr.splitlines()] == ["stored", "plain-float32"]
     assert "sound: the pruned checkpoint is the model that was meant" in result.stdout
     written = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     report = Report.from_dict(written)
@@ -67,7 +68,7 @@ def test_faulty(
     of_base = ("--base", sound[0], *SMALL, "-k", "stored or identity.random")
     assert run(monkeypatch, "check", faulty, *of_base, "--json", bad) == 1
     captured = capsys.readouterr()
-    assert captured.err == ""
+    assert [line.rpartition(" ")[2] for line in captured.err.splitlines()] == ["stored", "plain-float32"]
     text = " ".join(captured.out.split())
     assert "faulty: " in text
     assert "4 key(s) that the plan (self_attn 1-2, mlp 1, from pruning.json) keeps are not stored" in text
@@ -84,7 +85,7 @@ def test_undecided(sound: Pair, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     command = ("check", sound[1], *SMALL, "-k", "stored.keys")
     assert run(monkeypatch, *command) == 3
     captured = capsys.readouterr()
-    assert captured.err == ""
+    assert captured.err == "prunecheck: [0/1] stored\n"
     assert "undecided: bytes and logits could not be checked" in captured.out
     assert "--allow-partial" in captured.out
     assert run(monkeypatch, *command, "--allow-partial") == 0
@@ -119,7 +120,7 @@ def test_code_of_a_third_party(
 def test_workers(
     sound: Pair, faulty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With `-n 2` outcomes, faults and their order are those of `-n 1`, and stderr is as silent."""
+    """With `-n 2` outcomes, faults and their order are those of `-n 1`, and stderr has as many lines."""
     command = ("check", faulty, "--base", sound[0], *SMALL, "-k", "stored or load or identity.random")
     reports = []
     for workers in ("1", "2"):
@@ -130,7 +131,8 @@ def test_workers(
     assert [(c.name, c.outcome, c.reason) for c in one.checks] == [(c.name, c.outcome, c.reason) for c in two.checks]
     assert {check.name.partition(".")[0] for check in two.checks} == {"stored", "plain-float32"}
     assert (one.faults, one.findings, one.coverage) == (two.faults, two.findings, two.coverage)
-    assert capsys.readouterr().err == ""
+    named = [line.rpartition(" ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert sorted(named) == ["plain-float32", "plain-float32", "stored", "stored"]
 
 
 @pytest.mark.parametrize(
@@ -178,7 +180,7 @@ def test_report_that_cannot_be_written_in_the_end(
 ) -> None:
     """Where only writing shows that a file cannot be written, one line says so, after the verdict was printed."""
     (tmp_path / "loop").symlink_to("loop")
-    command = ("check", sound[1], "-k", "stored.keys", "--allow-partial", "--json", tmp_path / "loop")
+    command = ("check", sound[1], "-k", "stored.keys", "--allow-partial", "-q", "--json", tmp_path / "loop")
     assert run(monkeypatch, *command) == 2
     captured = capsys.readouterr()
     assert "sound: " in captured.out

@@ -1,7 +1,9 @@
 """The command line: exit codes, one-line errors, and what it prints."""
 
-import errno
 import json
+import os
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.tiny import TinySpec, write_tiny_checkpoint
-from pruning import PrunePlan, __version__
+from pruning import PrunePlan, __version__, prune_checkpoint
 from tests.harness.command_line import run
 
 
@@ -29,8 +31,80 @@ def test_prune_says_what_it_did(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{destination}: self_attn 1-2, mlp 0 (3 sub-layers)"
     assert lines[1].startswith("tensors: ")
-    assert lines[1].endswith("in 2 file(s)")
+    assert lines[1].endswith("in 2 files")
     assert lines[2] == f"left behind in {source}: pytorch_model.bin"
+
+
+def test_dry_run(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`prune --dry-run` says what `prune` says, and that nothing was written, and refuses what it refuses."""
+    command = ("prune", source, tmp_path / "slim", "--self-attn", "1-2", "--mlp", "0")
+    assert run(monkeypatch, *command, "--dry-run") == 0
+    said = capsys.readouterr().out.splitlines()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
+    assert run(monkeypatch, *command) == 0
+    assert said == [*capsys.readouterr().out.splitlines(), "nothing was written: leave --dry-run out to write it"]
+    assert run(monkeypatch, *command, "--dry-run") == 2
+    assert capsys.readouterr().err.startswith(f"prunecheck: {tmp_path / 'slim'} exists: ")
+    assert run(monkeypatch, *command, "--dry-run", "--overwrite") == 0
+
+
+def test_nothing_to_prune(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where all that is named is pruned already there is nothing to prune; where something is left it is pruned."""
+    slim = tmp_path / "slim"
+    assert run(monkeypatch, "prune", source, slim, "--mlp", "0,2") == 0
+    capsys.readouterr()
+    assert run(monkeypatch, "prune", slim, tmp_path / "again", "--mlp", "2") == 2
+    assert capsys.readouterr().err == f"prunecheck: nothing to prune: {slim} lacks mlp 2 already\n"
+    assert not (tmp_path / "again").exists()
+    assert run(monkeypatch, "prune", slim, tmp_path / "again", "--mlp", "2-3") == 0
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ("model-Q4_K_M.gguf", "model-Q4_K_M.gguf is a GGUF file: name the safetensors checkpoint it came from"),
+        (
+            "https://huggingface.co/Qwen/Qwen3-0.6B/tree/main",
+            "https://huggingface.co/Qwen/Qwen3-0.6B/tree/main is an address: name the hub id, Qwen/Qwen3-0.6B",
+        ),
+        ("hf.co/Qwen/Qwen3-0.6B", "hf.co/Qwen/Qwen3-0.6B is an address: name the hub id, Qwen/Qwen3-0.6B"),
+    ],
+)
+def test_what_is_not_a_checkpoint(
+    named: str,
+    message: str,
+    source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A GGUF file and an address of the hub are known as such, and what to name instead is said in one line."""
+    monkeypatch.chdir(tmp_path)
+    Path("model-Q4_K_M.gguf").write_bytes(b"GGUF")
+    assert run(monkeypatch, "prune", named, "slim", "--mlp", "1") == 2
+    assert capsys.readouterr().err == f"prunecheck: {message}\n"
+    assert run(monkeypatch, "check", source, "--base", named) == 2
+    assert capsys.readouterr().err == f"prunecheck: the base {message}\n"
+    assert run(monkeypatch, "check", named) == 2
+    assert capsys.readouterr().err == f"prunecheck: {message}\n".replace("//", "/")  # a path has one
+
+
+def test_a_hub_id_without_a_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A hub id that cannot be fetched is one line with the command that fetches it."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert run(monkeypatch, "prune", "some-org/some-model", tmp_path / "slim", "--mlp", "1") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("prunecheck: some-org/some-model is not a local directory and cannot be fetched ")
+    assert error.endswith("fetch it where there is a network: hf download some-org/some-model\n")
+    assert error.count("\n") == 1
 
 
 def test_prune_takes_a_plan_file(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +172,7 @@ def test_crash_outside_of_a_check(
     crash = {
         "check": "harness.subject.untrusted_files.checkpoint_directory",
         "compare": "harness.report.files.read_record",
-        "prune": "pruning.prune_checkpoint",
+        "prune": "pruning.files.source.find_checkpoint",
         "plant": "harness.faults.plant",
         "demo": "harness.cli.demo.run_demo",
         "bench": "harness.subject.untrusted_files.checkpoint_directory",
@@ -128,18 +202,36 @@ def test_crash_outside_of_a_check(
     assert lines[-1] == "prunecheck: internal error, which says nothing of a checkpoint: KeyError: '\\x1b[2J'"
 
 
-def test_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where what is printed goes into a closed pipe the command ends with 2: 1 would stand for a fault."""
+def _piped(*arguments: str | Path, unbuffered: str = "") -> subprocess.CompletedProcess[str]:
+    """Run the installed command into a pipe that nobody reads; the exit code and stderr are the command's own."""
+    command = shutil.which("prunecheck", path=str(Path(sys.executable).parent))
+    assert command is not None
+    line = f"{shlex.join([command, *map(str, arguments)])} | true; exit ${{PIPESTATUS[0]}}"
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    return subprocess.run(["bash", "-c", line], env=environment, capture_output=True, text=True, check=False)
 
-    def closed(*_: object) -> None:
-        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
-    before = sys.stdout, sys.stderr
-    monkeypatch.setattr("harness.cli.main.print", closed, raising=False)
-    try:
-        assert run(monkeypatch, "--version") == 2
-    finally:
-        sys.stdout, sys.stderr = before  # which typer replaces
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_closed_pipe_is_not_an_error(unbuffered: str, source: Path, tmp_path: Path) -> None:
+    """Where nobody reads to the end the command ends as it would have, or as SIGPIPE does, and stderr is silent."""
+    prune_checkpoint(source, tmp_path / "slim", PrunePlan(mlp=(1,)), sync=False)
+    file = tmp_path / "report.json"
+    check = ("check", tmp_path / "slim", "-k", "stored.keys", "--allow-partial", "-q", "--json", file)
+    for arguments in (("--version",), check):
+        result = _piped(*arguments, unbuffered=unbuffered)
+        assert result.returncode in (0, 141)
+        assert result.stderr == ""
+    assert json.loads(file.read_text())["verdict"] == "sound"
+
+
+def test_a_closed_pipe_leaves_the_verdict(source: Path, tmp_path: Path) -> None:
+    """A report that nobody reads to its end costs neither the exit code nor the files."""
+    prune_checkpoint(source, tmp_path / "slim", PrunePlan(mlp=(1,)), sync=False)
+    PrunePlan(mlp=(2,)).to_file(tmp_path / "other.json")
+    options = ("-k", "stored.keys", "--plan", tmp_path / "other.json", "--json", tmp_path / "report.json", "-q")
+    result = _piped("check", tmp_path / "slim", *options)
+    assert (result.returncode, result.stderr) == (1, "")
+    assert json.loads((tmp_path / "report.json").read_text())["verdict"] == "faulty"
 
 
 def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -68,6 +68,18 @@ def test_verdict(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.splitlines()[-1] == "undecided: auto crashed: KeyError: 'x'"
 
 
+def test_what_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """The base's answer stands beside the others, alike answers in one row, and what to type next above the verdict."""
+    rows = [demo.DemoRow(mode, "sound", answer="Lyon.") for mode in ("plain-float32", "auto-float32")]
+    report = demo.DemoReport("base", {"self_attn": [1], "mlp": []}, 100, 90, "Where?", tuple(rows), "Paris.")
+    print_report(report)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    asked = lines.index(["asked:", "Where?"])
+    assert lines[asked + 1] == ["the", "base,", "unpruned", "Paris."]
+    assert lines[asked + 2] == ["plain-float32,", "auto-float32", "Lyon."]
+    assert ["prunecheck", "prune", "SRC", "DST", "--plan", "plan/plan.json"] in lines[asked:]
+
+
 def test_exit_codes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`prunecheck demo` ends with 0 when sound, 1 faulty, 2 it could not run, 3 undecided; JSON keeps the record."""
     rows = (
@@ -102,6 +114,7 @@ def test_way_of_loading_that_crashes(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setattr(demo, "real_checkpoint_path", lambda **_: base)
     monkeypatch.setattr(demo, "_mode_row", row)
     monkeypatch.setattr(demo, "_chat_tokens", lambda *_: None)
+    monkeypatch.setattr(demo, "_base_answer", lambda *_: "yes")
     monkeypatch.setattr(demo.AutoTokenizer, "from_pretrained", lambda *_: None)
     report = demo.run_demo(PrunePlan(self_attn=(1,)), steps)
     assert report.verdict == "undecided"
@@ -110,6 +123,7 @@ def test_way_of_loading_that_crashes(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert crashed.reason == "KeyError: 'planted'"
     assert (crashed.traceback or "").startswith("Traceback")
     assert len(report.rows) == 1 + len(demo.LOADING_MODES)
+    assert report.to_dict()["base_answer"] == "yes"
 
 
 def test_json_that_cannot_be_written(
