@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from harness.report.terminal import pairs, plain, section, stdout_console
+from harness.report.terminal import and_more, pairs, plain, section, stdout_console
 from pruning import PrunePlan
 
 from .demo import DemoReport
@@ -72,7 +72,7 @@ def _answers(report: DemoReport) -> Iterator[RenderableType]:
     for row in report.rows:
         if row.answer is not None:
             said.setdefault(row.answer, []).append(row.mode)
-    rows = [(", ".join(modes), answer) for answer, modes in said.items()]
+    rows = [(and_more(modes[0], len(modes)), answer) for answer, modes in said.items()]
     if report.base_answer is not None:
         rows.insert(0, ("the base, unpruned", report.base_answer))
     if rows:

@@ -129,14 +129,17 @@ def read_subject(
     """Read what is to be judged, headers and JSON only.
 
     `plan` is the plan that was meant; without it, it is the manifest's, or derived from which keys are absent.
-    Raises CannotRun if the checkpoint or its base is none, or the base is pruned itself, broken or no Qwen3.
+    Raises CannotRun if the checkpoint or its base is none, or the base is pruned itself, broken or no Qwen3, or if the
+    two are swapped, or the checkpoint is an unpruned one.
     """
     stored = read_stored(checkpoint)
-    base_stored = None if base is None else _read_base(_find_base(base))
+    base_stored = None if base is None else _read_base(_find_base(base), stored)
     manifest = _read_manifest(stored.root)
     config_error, declared = _declared_plan(stored.config)
     chosen, source = _meant_plan(plan, manifest, declared, stored, base_stored)
     code = read_code(stored.root, stored.config or {})
+    if base_stored is not None and chosen.is_empty and not code.is_own:
+        _require_pruned(stored, base_stored, manifest)
     return Subject(
         stored=stored,
         base=base_stored,
@@ -159,7 +162,18 @@ def _find_base(base: str | Path) -> Path:
         raise CannotRun(f"the base {error}") from None
 
 
-def _read_base(root: Path) -> StoredCheckpoint:
+def _require_pruned(stored: StoredCheckpoint, base: StoredCheckpoint, manifest: Mapping[str, Any] | None) -> None:
+    """Raise CannotRun for the base itself or a copy: it is of the base's class, and no word or key says otherwise."""
+    config, stock = stored.config or {}, base.config or {}
+    is_stock = manifest is None and config.get("model_type") == stock.get("model_type")
+    if is_stock and not stored.faults and base.tensors.keys() <= stored.tensors.keys():
+        raise CannotRun(
+            f"nothing is pruned in {stored.root}: it holds every tensor of the base {base.root}; "
+            "name the pruned checkpoint first, and the base as --base"
+        )
+
+
+def _read_base(root: Path, judged: StoredCheckpoint) -> StoredCheckpoint:
     base = read_stored(root)
     if base.faults:
         raise CannotRun(f"the base {root} is broken: {base.faults[0].cause}")
@@ -172,6 +186,11 @@ def _read_base(root: Path) -> StoredCheckpoint:
     except ValueError as error:
         raise CannotRun(f"the base {root} cannot be a reference: {error}") from None
     missing = sorted(expected.keys() - base.tensors.keys())
+    if missing and judged.tensors.keys() >= set(missing):
+        raise CannotRun(
+            f"the base {root} lacks {missing[0]}, which {judged.root} holds: they are swapped; "
+            "name the pruned checkpoint first, and the unpruned one as --base"
+        )
     if missing:
         raise CannotRun(
             f"the base {root} lacks {len(missing)} tensor(s), first {missing[0]}: name the unpruned checkpoint"

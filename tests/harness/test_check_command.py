@@ -143,6 +143,11 @@ def test_workers(
         (["{pruned}/config.json"], "{pruned}/config.json is no directory: name one that holds a checkpoint"),
         (["{pruned}", "--base", "{tmp}/nowhere"], "the base {tmp}/nowhere does not exist: "),
         (["{pruned}", "--base", "{pruned}"], "the base {pruned} lacks 15 tensor(s), first "),
+        (
+            ["{base}", "--base", "{pruned}"],
+            "the base {pruned} lacks model.layers.1.mlp.down_proj.weight, which {base} ",
+        ),
+        (["{base}", "--base", "{base}"], "nothing is pruned in {base}: it holds every tensor of the base {base}; "),
         (["{pruned}", "--device-map", "moon"], "--device-map moon is unknown: choose among plain, "),
         (["{pruned}", "--dtype", "float16"], "--dtype float16 is unknown: choose among float32, bfloat16, "),
         (["{pruned}", "--quantisation", "2bit"], "--quantisation 2bit is unknown: choose among 8bit, 4bit, none, "),
@@ -167,12 +172,24 @@ def test_check_that_cannot_run(
     message: str,
 ) -> None:
     """What cannot be judged as it was asked for ends with 2 and one line on stderr, before any work."""
-    paths = {"tmp": str(tmp_path), "pruned": str(sound[1])}
+    paths = {"tmp": str(tmp_path), "pruned": str(sound[1]), "base": str(sound[0])}
     assert run(monkeypatch, "check", *(argument.format(**paths) for argument in arguments)) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith(f"prunecheck: {message.format(**paths)}")
     assert captured.err.count("\n") == 1
+
+
+def test_an_unpruned_checkpoint(
+    sound: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A copy of the base is not judged as pruned; against a plan that was meant it is, and is faulty."""
+    shutil.copytree(sound[0], tmp_path / "copy")
+    command = ("check", tmp_path / "copy", "--base", sound[0], *SMALL, "-k", "stored", "-q")
+    assert run(monkeypatch, *command) == 2
+    assert capsys.readouterr().err.startswith(f"prunecheck: nothing is pruned in {tmp_path / 'copy'}: ")
+    PrunePlan(mlp=(1,)).to_file(tmp_path / "plan.json")
+    assert run(monkeypatch, *command, "--plan", tmp_path / "plan.json") == 1
 
 
 def test_report_that_cannot_be_written_in_the_end(

@@ -76,7 +76,7 @@ def test_what_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     asked = lines.index(["asked:", "Where?"])
     assert lines[asked + 1] == ["the", "base,", "unpruned", "Paris."]
-    assert lines[asked + 2] == ["plain-float32,", "auto-float32", "Lyon."]
+    assert lines[asked + 2] == ["plain-float32", "and", "1", "more", "Lyon."]
     assert ["prunecheck", "prune", "SRC", "DST", "--plan", "plan/plan.json"] in lines[asked:]
 
 

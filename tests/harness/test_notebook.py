@@ -101,9 +101,10 @@ def test_a_benchmark_at_the_prompt() -> None:
 
 
 def test_a_scan_at_the_prompt() -> None:
-    """A scan shows what was scanned, and what is least missed, noise marked as such."""
+    """A scan shows what is least missed, noise marked as such, and what was scanned."""
     assert repr(SCAN).splitlines() == [
         "Scan: by nll, the least first",
+        "  least missed     mlp 1: perplexity ~ x 1.05 (0.905 to 1.22)",
         r"  checkpoint       somewhere/\x1b[2J$x$",
         "  already pruned   nothing pruned",
         "  loaded as        plain-float32",
@@ -116,9 +117,12 @@ def test_a_scan_at_the_prompt() -> None:
 
 
 def test_a_search_at_the_prompt() -> None:
-    """A search shows what was asked for, what was chosen, and what it costs."""
-    assert repr(SEARCH).splitlines()[:4] == [
+    """A search shows what is left and what that costs, the plan, and what was asked for."""
+    assert repr(SEARCH).splitlines()[:7] == [
         "Search: self_attn 5-6,8-10,12-14,16, mlp 7,11,15",
+        "  bytes left       478,000,000 of 538,000,000 (88.8%)",
+        "  perplexity       x 1.66 (1.54 to 1.78)",
+        "  plan             self_attn 5-6,8-10,12-14,16, mlp 7,11,15 (12 sub-layers)",
         "  checkpoint       /models/base",
         "  already pruned   self_attn 3",
         "  asked for        --drop 12, greedy",

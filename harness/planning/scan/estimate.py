@@ -6,6 +6,7 @@ a bootstrap's, which draws windows, not tokens: the tokens of one window hang to
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -78,6 +79,23 @@ def estimate(values: tuple[float | None, ...]) -> Estimate:
 @cache
 def _draws(windows: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     return np.random.default_rng(0).integers(0, windows, (_RESAMPLES, windows))
+
+
+def perplexity_text(rise: Estimate) -> str:
+    """Return the factor of the perplexity that a rise in nats per token is: `x 1.49 (1.34 to 1.65)`."""
+    ends = (None if end is None else _exponential(end) for end in (rise.mean, rise.low, rise.high))
+    factor = Estimate(*ends)
+    if factor.mean is None:
+        return "not finite"
+    interval = "" if factor.low is None or factor.high is None else f" ({factor.low:.3g} to {factor.high:.3g})"
+    return f"{'~ ' if rise.is_noise else ''}x {factor.mean:.3g}{interval}"
+
+
+def _exponential(value: float) -> float:
+    try:
+        return math.exp(value)
+    except OverflowError:
+        return math.inf
 
 
 def estimate_text(estimate: Estimate) -> str:

@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 
 from harness.report.notebook import NotebookRecord, Summary, plan_text
 from harness.report.schema import JsonRecord
+from harness.report.terminal import counted
 from pruning import PrunePlan
 from pruning.plan import SUBLAYERS
 
-from .estimate import METRICS, Estimate, estimate, estimate_text
+from .estimate import METRICS, Estimate, estimate, estimate_text, perplexity_text
 
 _SHOWN = 8  # at a prompt
 
@@ -32,12 +33,14 @@ class Window:
 class Contribution:
     """What one sub-layer, or whole layer, does: by the name of a metric, one value a window, None where not finite.
 
-    `sublayer` is "self_attn", "mlp" or "layer"; `layer` its index, from 0.
+    `sublayer` is "self_attn", "mlp" or "layer"; `layer` its index, from 0; `kept_share` which share of the bytes of all
+    tensors is left without it, None in a record of 0.1.0.
     """
 
     sublayer: str
     layer: int
     values: Mapping[str, tuple[float | None, ...]]
+    kept_share: float | None = None
 
     def __post_init__(self) -> None:
         if self.sublayer not in (*SUBLAYERS, "layer"):
@@ -115,14 +118,24 @@ class Scan(JsonRecord, NotebookRecord):
         """Return what was scanned, and on what: names, and what they are."""
         texts = dict.fromkeys(window.text for window in self.windows)
         rows = [
+            *self._least_missed(),
             ("checkpoint", self.checkpoint),
             ("already pruned", plan_text(self.plan)),
             ("loaded as", self.mode),
-            ("text", f"{len(self.windows)} windows of {self.window_tokens} tokens: {', '.join(texts)}"),
+            ("text", f"{counted(len(self.windows), 'window')} of {self.window_tokens} tokens: {', '.join(texts)}"),
         ]
         if self.nll.mean is not None:
             rows.append(("nothing removed", f"negative log likelihood {estimate_text(self.nll)} nats per token"))
         return rows
+
+    def _least_missed(self) -> list[tuple[str, str]]:
+        if not self.ranked_metrics:
+            return []
+        metric = self.ranked_metrics[0]
+        least = self.ranked(metric)[0]
+        left = [] if least.kept_share is None else [f"{least.kept_share:.1%} of the bytes left"]
+        cost = [f"perplexity {perplexity_text(least.estimate('nll'))}"] if metric == "nll" else []
+        return [("least missed", f"{least.name}: {', '.join([*left, *cost]) or f'by {metric}'}")]
 
     def summary(self) -> Summary:
         """Return what people see first: what is least missed; in HTML every sub-layer and layer, least first."""

@@ -103,7 +103,7 @@ def scan_checkpoint(
             metrics=chosen,
             window_tokens=windows.ids.shape[1],
             windows=tuple(Window(*place, each["nll"]) for place, each in zip(windows.places, measured, strict=True)),
-            contributions=_contributions(removals, measured),
+            contributions=_contributions(removals, measured, _kept_shares(checkpoint, removals)),
             distances=_distances(measured),
             environment=environment(stored, **options),
         )
@@ -205,8 +205,19 @@ def _number(value: Tensor) -> float | None:
     return number if math.isfinite(number) else None
 
 
+def _kept_shares(source: Source, removals: Mapping[Subject, PrunePlan]) -> dict[tuple[str, int], float]:
+    """Return which share of the bytes of all tensors is left without each of what can be removed."""
+    whole = max(sum(tensor.size for tensor in source.tensors()), 1)
+    return {
+        _named(subject): 1 - sum(tensor.size for tensor in source.tensors_under(plan)) / whole
+        for subject, plan in removals.items()
+    }
+
+
 def _contributions(
-    removals: Mapping[Subject, PrunePlan], measured: Sequence[Mapping[str, Any]]
+    removals: Mapping[Subject, PrunePlan],
+    measured: Sequence[Mapping[str, Any]],
+    kept_shares: Mapping[tuple[str, int], float],
 ) -> tuple[Contribution, ...]:
     by_subject: dict[tuple[str, int], dict[str, list[float | None]]] = {_named(each): {} for each in removals}
     for window in measured:
@@ -214,7 +225,7 @@ def _contributions(
             for metric, value in values.items():
                 by_subject[name, index].setdefault(metric, []).append(value)
     return tuple(
-        Contribution(*subject, {metric: tuple(each) for metric, each in values.items()})
+        Contribution(*subject, {metric: tuple(each) for metric, each in values.items()}, kept_shares[subject])
         for subject, values in by_subject.items()
     )
 

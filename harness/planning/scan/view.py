@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from rich.console import Console, Group
 from rich.table import Table
 
 from harness.report.terminal import pairs, plain, section, stdout_console
 
-from .estimate import METRICS, estimate_text
-from .record import Scan, row
+from .estimate import METRICS, Estimate, estimate_text, perplexity_text
+from .record import Contribution, Scan, row
 
 _FIRST, _LAST = 20, 5
 ACROSS = "what enters and what leaves, over several layers"
@@ -30,18 +32,32 @@ def _ranking(scan: Scan) -> list[Group]:
         return []
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("")
-    for name in metrics:
-        table.add_column(column(name))
-    ranked = scan.ranked(metrics[0])
+    leading = [name for name, _ in _what_matters(ranked[0])] if (ranked := scan.ranked(metrics[0])) else []
+    for name in (*leading, *map(column, metrics)):
+        table.add_column(name)
     cut = len(ranked) > _FIRST + _LAST + 1
     for each in ranked[:_FIRST] if cut else ranked:
-        table.add_row(*row(each, metrics))
+        table.add_row(*_cells(each, metrics))
     if cut:
         table.add_row(plain(f"... {len(ranked) - _FIRST - _LAST} more", "italic"))
         for each in ranked[-_LAST:]:
-            table.add_row(*row(each, metrics))
+            table.add_row(*_cells(each, metrics))
     legends = [plain(line, "dim") for line in legend(scan)]
     return [section(f"by {metrics[0]}, the least first", "bold", table, *legends)]
+
+
+def _cells(contribution: Contribution, metrics: Sequence[str]) -> list[str]:
+    name, *measured = row(contribution, metrics)
+    return [name, *(value for _, value in _what_matters(contribution)), *measured]
+
+
+def _what_matters(contribution: Contribution) -> Iterator[tuple[str, str]]:
+    """Yield what a removal is for and what it costs, by heading: bytes left, and the factor of the perplexity."""
+    if contribution.kept_share is not None:
+        yield "bytes left", f"{contribution.kept_share:.1%}"
+    if "nll" in contribution.values:
+        mean = contribution.estimate("nll").mean
+        yield "perplexity", perplexity_text(Estimate(mean, None, None))
 
 
 def column(metric: str) -> str:

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-from harness.planning.scan.estimate import Estimate, estimate, estimate_text
+from harness.planning.scan.estimate import Estimate, estimate, estimate_text, perplexity_text
 from harness.planning.scan.record import Window, require_one_a_window
 from harness.report.notebook import NotebookRecord, Summary
 from harness.report.schema import JsonRecord
+from harness.report.terminal import counted
 from pruning import PrunePlan
 
 COLUMNS = ("step", "removed", "bytes left", "rise, nats per token")
@@ -80,15 +81,17 @@ class Search(JsonRecord, NotebookRecord):
         last = self.steps[-1]
         full = estimate(tuple(window.nll for window in self.windows))
         budget = " ".join(f"{option} {value:g}" for option, value in self.budget.items())
+        sublayers = counted(len(self.plan.sublayers), "sub-layer")
         return [
+            ("bytes left", f"{last.kept_bytes:,} of {self.bytes:,} ({self.kept_share(last):.1%})"),
+            ("perplexity", perplexity_text(self.rise(last))),
+            ("plan", f"{self.plan} ({sublayers})"),
             ("checkpoint", self.checkpoint),
             ("already pruned", str(PrunePlan.from_dict(self.pruned))),
             ("asked for", f"{budget}, {self.method}{f' of {self.width}' if self.method == 'beam' else ''}"),
             ("loaded as", self.mode),
-            ("text", f"{len(self.windows)} windows of {self.window_tokens} tokens: {', '.join(texts)}"),
+            ("text", f"{counted(len(self.windows), 'window')} of {self.window_tokens} tokens: {', '.join(texts)}"),
             ("nothing removed", f"negative log likelihood {estimate_text(full)} nats per token"),
-            ("plan", f"{self.plan} ({len(self.plan.sublayers)} sub-layers)"),
-            ("bytes left", f"{last.kept_bytes:,} of {self.bytes:,} ({self.kept_share(last):.1%})"),
             ("rise", f"{estimate_text(self.rise(last))} nats per token"),
         ]
 
