@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
-from harness.report.terminal import pairs, plain, section, stdout_console
+from harness.report.terminal import fitting, pairs, plain, section, stdout_console
 from pruning import PrunePlan
 
 from .measurement import Measurement
@@ -17,6 +17,7 @@ from .words import arrived, percent, planned, quantity, setting_text
 
 SPEED = "machine's speed"
 COLUMNS = ("cost", "base", "pruned", "gone", "single runs", "plan: bytes", "plan: multiply-adds", "arrived")
+_NARROW = ("cost", "base", "pruned", "gone", "arrived")  # what fits 80 columns
 EXPLANATION = (
     "gone: the share of the base's cost that the pruned model does not have; the median over pairs of "
     "neighbouring runs. arrived: this, as a share of what the plan removes: of multiply-adds until the first "
@@ -30,29 +31,35 @@ _NOISY = 0.1
 
 def print_benchmark(benchmark: Benchmark, *, console: Console | None = None) -> None:
     """Write a benchmark for people to `console`, by default stdout."""
-    sections: list[RenderableType] = [_summary(benchmark), section("on disk", "bold", costs_table(benchmark.stored))]
+    out = console or stdout_console()
+    sections: list[RenderableType] = [_summary(benchmark), section("on disk", "bold", _costs(benchmark.stored, out))]
     for mode in benchmark.modes:
         if mode.skipped is None:
-            sections.append(section(mode.name, "bold", costs_table(mode.measurements)))
+            sections.append(section(mode.name, "bold", _costs(mode.measurements, out)))
     notes = dict.fromkeys(note for mode in benchmark.modes for note in mode.notes)
     sections += [plain(f"* {note}", "italic") for note in notes]
     sections += [*_skipped(benchmark), *_explanation(benchmark)]
-    (console or stdout_console()).print(Group(*sections))
+    out.print(Group(*sections))
 
 
-def costs_table(measurements: Sequence[Measurement]) -> Table:
-    """Return a table of costs: a row each, those of one setting below its name."""
+def _costs(measurements: Sequence[Measurement], console: Console) -> Table:
+    return fitting(console, costs_table(measurements), costs_table(measurements, _NARROW))
+
+
+def costs_table(measurements: Sequence[Measurement], columns: Sequence[str] = COLUMNS) -> Table:
+    """Return a table of costs with these columns: a row each, those of one setting below its name."""
     table = Table()
-    table.add_column(COLUMNS[0], overflow="fold")
-    for title in COLUMNS[1:]:
-        table.add_column(title, justify="right", overflow="fold")
+    table.add_column(columns[0])
+    for title in columns[1:]:
+        table.add_column(title, justify="right", no_wrap=True)
     setting: Mapping[str, int] = {}
     for each in measurements:
         if each.setting != setting:
             setting = each.setting
             table.add_section()
             table.add_row(plain(setting_text(setting), "bold"))
-        table.add_row(plain(each.name), *cells(each))
+        values = dict(zip(COLUMNS[1:], cells(each), strict=True))
+        table.add_row(plain(each.name), *(values[title] for title in columns[1:]))
         if each.tokens is not None:
             table.add_row("", *rates(each))
     return table

@@ -26,9 +26,15 @@ def plant(
 
     from harness.faults import FAULTS
     from harness.faults import plant as plant_fault
+    from harness.report.terminal import pairs, stdout_console
 
     if show:
-        for each in FAULTS.values():
+        console = stdout_console()
+        if console.is_terminal:
+            rows = ((each.id, f"{each.family}, {each.where}: {each.description}") for each in FAULTS.values())
+            console.print(pairs(*rows))
+            return
+        for each in FAULTS.values():  # one line each, for grep
             met = "" if each.met is None else f" (met in {each.met})"
             print(f"{each.id:45} {each.family:13} {each.where:12} {each.symptom:27} {each.description}{met}")
         return

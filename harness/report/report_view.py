@@ -11,7 +11,7 @@ from rich.text import Text
 from .groups import counted_outcomes, groups
 from .outcomes import FoundFault
 from .report import Report
-from .terminal import pairs, plain, section, stdout_console
+from .terminal import fitting, pairs, plain, section, stdout_console
 from .words import (
     CAME_TO_NOTHING,
     CRASHED,
@@ -34,10 +34,12 @@ _ALARMING = ("failed", "error")
 
 def print_report(report: Report, *, console: Console | None = None, debug: bool = False) -> None:
     """Write a report for people to `console`, by default stdout; `debug`: with the whole traceback of each crash."""
-    sections = [*_crashed(report, debug), _summary(report), _table(report), *_failed(report)]
+    out = console or stdout_console()
+    table = fitting(out, _table(report, Table()), _table(report, Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))))
+    sections = [*_crashed(report, debug), _summary(report), table, *_failed(report)]
     sections += [*_undecided_checks(report), *_skipped(report), *_faults(report), *_findings(report)]
     sections += [*_undecided(report)]
-    (console or stdout_console()).print(Group(*sections))
+    out.print(Group(*sections))
 
 
 def _summary(report: Report) -> RenderableType:
@@ -49,8 +51,8 @@ def _summary(report: Report) -> RenderableType:
     )
 
 
-def _table(report: Report) -> Table:
-    table = Table()
+def _table(report: Report, table: Table) -> Table:
+    """Fill a table with a row for each group of checks."""
     table.add_column("checks", overflow="fold")
     outcomes = counted_outcomes(report.checks)
     for title in (*outcomes, "seconds"):

@@ -7,11 +7,12 @@ import sys
 import unicodedata
 
 from rich.console import Console, Group, RenderableType
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 # Wide enough that a table written to a file or a pipe keeps one line a row.
-_WIDTH_WITHOUT_TERMINAL = 160
+_WIDTH_WITHOUT_TERMINAL = 200
 
 # Control, format (such as a reversal of the writing direction), surrogate, line separator, paragraph separator.
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -56,6 +57,13 @@ def visible(text: str) -> str:
 def plain(text: object, style: str = "") -> Text:
     """Return text as it is, in one style: no markup is read in it, and no control character is left in it."""
     return Text(visible(str(text)), style=style)
+
+
+def fitting(console: Console, *tables: Table) -> Table:
+    """Return the first table that fits the console's width with no cell broken; the last where none does."""
+    unlimited = console.options.update(max_width=10_000)
+    fits = (each for each in tables if Measurement.get(console, unlimited, each).maximum <= console.width)
+    return next(fits, tables[-1])
 
 
 def pairs(*rows: tuple[object, object]) -> Table:

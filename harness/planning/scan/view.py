@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console, Group
 from rich.table import Table
 
-from harness.report.terminal import pairs, plain, section, stdout_console
+from harness.report.terminal import fitting, pairs, plain, section, stdout_console
 
 from .estimate import METRICS, Estimate, estimate_text, perplexity_text
 from .record import Contribution, Scan, row
@@ -19,35 +19,45 @@ NEAREST = ("layers", "the nearest run of so many", METRICS["angular"].label)
 
 def print_scan(scan: Scan, *, console: Console | None = None) -> None:
     """Write a scan for people to `console`, by default stdout."""
-    (console or stdout_console()).print(Group(_summary(scan), *_ranking(scan), *_nearest(scan)))
+    out = console or stdout_console()
+    out.print(Group(_summary(scan), *_ranking(scan, out), *_nearest(scan)))
 
 
 def _summary(scan: Scan) -> Table:
     return pairs(*scan.facts())
 
 
-def _ranking(scan: Scan) -> list[Group]:
+def _ranking(scan: Scan, console: Console) -> list[Group]:
     metrics = scan.ranked_metrics
     if not metrics:
         return []
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("")
-    leading = [name for name, _ in _what_matters(ranked[0])] if (ranked := scan.ranked(metrics[0])) else []
-    for name in (*leading, *map(column, metrics)):
-        table.add_column(name)
-    cut = len(ranked) > _FIRST + _LAST + 1
-    for each in ranked[:_FIRST] if cut else ranked:
-        table.add_row(*_cells(each, metrics))
-    if cut:
-        table.add_row(plain(f"... {len(ranked) - _FIRST - _LAST} more", "italic"))
-        for each in ranked[-_LAST:]:
-            table.add_row(*_cells(each, metrics))
+    table = fitting(console, _ranked(scan, with_intervals=True), _ranked(scan, with_intervals=False))
     legends = [plain(line, "dim") for line in legend(scan)]
     return [section(f"by {metrics[0]}, the least first", "bold", table, *legends)]
 
 
-def _cells(contribution: Contribution, metrics: Sequence[str]) -> list[str]:
+def _ranked(scan: Scan, *, with_intervals: bool) -> Table:
+    """Return a table of what can be removed, the least missed first; without intervals it fits 80 columns."""
+    metrics = scan.ranked_metrics
+    ranked = scan.ranked(metrics[0])
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0) if with_intervals else (0, 1, 0, 0))
+    leading = [name for name, _ in _what_matters(ranked[0])] if ranked else []
+    for name in ("", *leading, *(map(column, metrics) if with_intervals else metrics)):
+        table.add_column(name)
+    cut = len(ranked) > _FIRST + _LAST + 1
+    for each in ranked[:_FIRST] if cut else ranked:
+        table.add_row(*_cells(each, metrics, with_intervals=with_intervals))
+    if cut:
+        table.add_row(plain(f"... {len(ranked) - _FIRST - _LAST} more", "italic"))
+        for each in ranked[-_LAST:]:
+            table.add_row(*_cells(each, metrics, with_intervals=with_intervals))
+    return table
+
+
+def _cells(contribution: Contribution, metrics: Sequence[str], *, with_intervals: bool) -> list[str]:
     name, *measured = row(contribution, metrics)
+    if not with_intervals:
+        measured = [text.partition(" (")[0] for text in measured]
     return [name, *(value for _, value in _what_matters(contribution)), *measured]
 
 
@@ -70,7 +80,8 @@ def legend(scan: Scan) -> list[str]:
     note = "Means over the windows, with 95 % intervals; ~ marks those that hold zero: on this much text, noise."
     if len(scan.windows) == 1:
         note = "One window tells no noise from what is: take more --tokens."
-    return [*(f"{name}: {METRICS[name].label}" for name in scan.ranked_metrics), note]
+    labels = [f"{name}: {METRICS[name].label}, {METRICS[name].unit}".rstrip(", ") for name in scan.ranked_metrics]
+    return [*labels, note]
 
 
 def _nearest(scan: Scan) -> list[Group]:
