@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
-from harness.report.terminal import fitting, pairs, plain, section, stdout_console
+from harness.report.terminal import counted, fitting, pairs, plain, section, stdout_console
 from pruning import PrunePlan
 
 from .measurement import Measurement
@@ -116,7 +116,10 @@ def facts(benchmark: Benchmark) -> list[tuple[str, str]]:
     environment = benchmark.environment
     if "devices" in environment:
         devices = ", ".join(map(str, environment["devices"]))
-        rows.append(("machine", f"{devices}; {environment.get('threads')} thread(s), {environment.get('cpus')} CPU(s)"))
+        threads, cpus = (
+            counted(environment.get(name) or 0, thing) for name, thing in (("threads", "thread"), ("cpus", "CPU"))
+        )
+        rows.append(("machine", f"{devices}; {threads}, {cpus}"))
     spread = speed_spread(benchmark)
     if spread is not None:
         slowest = max(benchmark.clock) / min(benchmark.clock)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any, NoReturn
@@ -28,7 +29,7 @@ from .releases import bisect, matrix
 from .scan import scan
 from .settings import read_defaults
 
-_READER_LEFT = 128 + 13  # what a shell says of a command that SIGPIPE ended
+_READER_LEFT = 128 + signal.SIGPIPE  # what a shell says of a command that this signal ended
 
 # In the order in which people need them, each with examples.
 _COMMANDS: tuple[tuple[Callable[..., None], tuple[str, ...]], ...] = (

@@ -88,6 +88,7 @@ def test_help_of_the_suite(tmp_path: Path) -> None:
     result = run_suite(tmp_path, "--help")
     assert result.returncode == 0, result.stderr
     assert {f"{prefix}{name}" for name in NAMES for prefix in ("--", "--prunecheck-")} <= options_of(result.stdout)
+    assert "--quantization" in result.stdout  # the other spelling of --quantisation
 
 
 def test_short_names_are_free_for_others(pytester: pytest.Pytester) -> None:
