@@ -195,10 +195,10 @@ def test_scan() -> None:
 
 
 def test_search() -> None:
-    """A search's page says first what was asked for and chosen, then shows all that is gone, and every step."""
+    """A search's page says first what is left, what was chosen and asked for, then shows all that is gone, and every step."""
     page = Page(search_page(search_of()))
     order = (
-        "--drop 12, greedy", "self_attn 5-6,8-10,12-14,16, mlp 7,11,15 (12 sub-layers)", "478,000,000 of 538,000,000",
+        "478,000,000 of 538,000,000", "self_attn 5-6,8-10,12-14,16, mlp 7,11,15 (12 sub-layers)", "--drop 12, greedy",
         "Pruned: self_attn 3,5-6,8-10,12-14,16, mlp 7,11,15", "What the bytes that go cost",
         "At the end 88.8% of the", "self_attn 5 99.1% 0.0035 (0.003 to 0.004)", "self_attn 16 88.8% ",
         "on other text it costs more",
