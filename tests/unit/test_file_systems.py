@@ -78,7 +78,7 @@ def test_a_report_is_written_to_what_is_no_file(tmp_path: Path) -> None:
 
 LIMITED = """
 import resource, sys
-from harness.cli import main
+from harness.cli.main import main
 resource.setrlimit(getattr(resource, sys.argv[1]), (int(sys.argv[2]),) * 2)
 sys.argv = ["prunecheck", "prune", *sys.argv[3:]]
 main()
