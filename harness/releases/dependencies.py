@@ -14,6 +14,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from harness.errors import CannotRun
+from harness.system.requirements import own_requirements
 
 from .package_set import SHARED, is_pinned
 
@@ -52,7 +53,7 @@ def require_supported(wanted: Iterable[Requirement]) -> None:
 
 
 def _runs_on() -> Iterator[Requirement]:
-    for requirement in _requirements(_installed("prunecheck"), frozenset()):
+    for requirement in own_requirements():
         if canonicalize_name(requirement.name) not in SHARED:
             yield requirement
 

@@ -19,7 +19,7 @@ def require_libraries() -> None:
     Asked before torch and transformers are imported: with an older transformers an import may fail, or an argument be
     ignored, for which a checkpoint would be blamed. One that is absent is left to whatever needs it.
     """
-    for requirement in _requirements():
+    for requirement in own_requirements():
         try:
             installed = version(requirement.name)
         except PackageNotFoundError:
@@ -32,7 +32,8 @@ def require_libraries() -> None:
             )
 
 
-def _requirements() -> list[Requirement]:
+def own_requirements() -> list[Requirement]:
+    """Return what prunecheck needs on this machine, extras apart, by its metadata; empty where it has none."""
     try:
         lines = requires(_PACKAGE) or []
     except PackageNotFoundError:  # the code alone, beside whatever is installed

@@ -195,7 +195,7 @@ def test_scan() -> None:
 
 
 def test_search() -> None:
-    """A search's page says first what is left, what was chosen and asked for, then shows all that is gone, and every step."""
+    """A search's page says first what is left, chosen and asked for, then shows all that is gone, and every step."""
     page = Page(search_page(search_of()))
     order = (
         "478,000,000 of 538,000,000", "self_attn 5-6,8-10,12-14,16, mlp 7,11,15 (12 sub-layers)", "--drop 12, greedy",
