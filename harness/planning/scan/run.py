@@ -22,7 +22,7 @@ from harness.report.files import write_text
 from harness.subject.environment import environment
 from harness.subject.subject import read_subject
 from harness.system.libraries import quiet_libraries
-from harness.system.scratch import remove_abandoned, scratch_folder
+from harness.system.scratch import scratch_folder
 from pruning import PrunePlan
 from pruning.files.source import Source, find_checkpoint, read_source
 from pruning.plan import SUBLAYERS, SubLayer, layer_count
@@ -73,7 +73,6 @@ def scan_checkpoint(
     if not chosen or set(metrics) - METRICS.keys():
         raise CannotRun(f"metrics {', '.join(metrics)} are not all known: choose among {', '.join(METRICS)}")
     given = read_texts(texts) if texts else bundled_texts()
-    remove_abandoned()
     root = find_checkpoint(source)
     stored = read_subject(root)
     checkpoint = read_source(root)

@@ -22,7 +22,7 @@ from harness.report.files import write_text
 from harness.subject.environment import environment
 from harness.subject.subject import read_subject
 from harness.system.libraries import quiet_libraries
-from harness.system.scratch import remove_abandoned, scratch_folder
+from harness.system.scratch import scratch_folder
 from pruning import PrunePlan
 from pruning.files.source import Source, find_checkpoint, read_source
 from pruning.plan import layer_count, sublayers_of
@@ -82,7 +82,6 @@ def search_plan(
         raise CannotRun(f"give one of --drop, --keep-bytes and --max-nll-rise, not {' and '.join(asked) or 'none'}")
     if method not in METHODS:
         raise CannotRun(f"--method {method} is unknown: choose among {', '.join(METHODS)}")
-    remove_abandoned()
     root = find_checkpoint(source)
     stored, checkpoint = read_subject(root), read_source(root)
     sublayers = _sublayers(checkpoint)
