@@ -75,7 +75,7 @@ def prune_checkpoint(
     try:
         target = Path(destination).expanduser()
     except RuntimeError as error:
-        raise DestinationError(f"{destination} is no name for a new directory: {error}") from None
+        raise DestinationError(f"{destination} is not a name for a new directory: {error}") from None
     read = read_source(root)
     _require_apart(read, target)
     require_prunable(read)
@@ -112,7 +112,7 @@ def prune_checkpoint(
 
 def _require_apart(source: Source, destination: Path) -> None:
     if not str(destination).isprintable():
-        raise DestinationError(f"{str(destination)!r} is no name for a new directory: name one that can be printed")
+        raise DestinationError(f"{str(destination)!r} is not a name for a new directory: name one that can be printed")
     inner, outer = _real(destination), _real(source.root)
     if inner == outer:
         raise DestinationError(f"{destination} is the source itself: name another directory")

@@ -154,13 +154,13 @@ def _replace(
     removed: Collection[str],
     sync: bool,
 ) -> None:
-    with staged_directory(root, overwrite=True, sync=sync, in_one_step=True) as staging:
-        # Whoever replaces it (`prune --overwrite`, another refresh) puts another directory there.
-        if not os.path.samestat(before_reading, root.stat()):
-            raise DestinationError(f"{root} was replaced while it was read: call refresh again")
+    with staged_directory(root, overwrite=True, sync=sync) as staging:
         _link_entries(root, staging, without={*new, *removed}, sync=sync)
         for name, lines in new.items():
             write_lines(staging / name, lines, sync)
+        # Whoever replaces it (`prune --overwrite`, another refresh) puts another directory there.
+        if not os.path.samestat(before_reading, root.stat()):
+            raise DestinationError(f"{root} was replaced while it was read: call refresh again")
 
 
 def _link_entries(source: Path, destination: Path, *, without: Collection[str] = (), sync: bool) -> None:

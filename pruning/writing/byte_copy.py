@@ -9,7 +9,6 @@ from pathlib import Path
 from pruning.errors import CheckpointError
 from pruning.files.shards import Shard, Tensor, shard_header
 
-from .staging import sync_path
 from .threads import run_side_by_side
 
 Advance = Callable[[int], None]  # called with the bytes just done
@@ -20,7 +19,7 @@ _SHARE_BYTES = 32 * 2**20
 # Small enough that what was read is hashed and written out of the processor's own cache, beside the pages it goes to.
 _BUFFER_BYTES = 2**18
 
-_Job = Iterator[int | Path]  # yields the bytes just written, and behind each share the file, which may be synced
+_Job = Iterator[int]  # yields the bytes just written
 _Share = tuple[Sequence[Tensor], int]  # tensors, one behind the other in the new file, and where the first begins
 
 
@@ -44,18 +43,11 @@ def write_shards(
     changes meanwhile, OSError if a new file cannot be written.
     """
     checksums: dict[str, str] = {}
-
-    def tell(done: int | Path) -> None:
-        if isinstance(done, int):
-            advance(done)
-        elif sync:
-            sync_path(done)  # in this thread, while others go on
-
-    run_side_by_side(_jobs(directory, shards, checksums if checksum else None), tell)
+    run_side_by_side(_jobs(directory, shards, checksums if checksum else None, sync), advance)
     return checksums
 
 
-def _jobs(directory: Path, shards: Sequence[NewShard], checksums: dict[str, str] | None) -> Iterator[_Job]:
+def _jobs(directory: Path, shards: Sequence[NewShard], checksums: dict[str, str] | None, sync: bool) -> Iterator[_Job]:
     """Make each file, and yield the jobs that fill it.
 
     Shares of a file are hashed side by side. Without checksums one job copies them all, since the kernel copies into
@@ -68,7 +60,7 @@ def _jobs(directory: Path, shards: Sequence[NewShard], checksums: dict[str, str]
             _write_all(file.fileno(), header, 0)
         shares = list(_shares(shard.tensors, len(header)))
         for of_job in [shares] if checksums is None else [[share] for share in shares]:
-            yield _copy_shares(shard.source, path, of_job, checksums)
+            yield _copy_shares(shard.source, path, of_job, checksums, sync)
 
 
 def _shares(tensors: Sequence[Tensor], offset: int) -> Iterator[_Share]:
@@ -83,7 +75,9 @@ def _shares(tensors: Sequence[Tensor], offset: int) -> Iterator[_Share]:
     yield share, offset  # one at least: a file without tensors has to be synced, too
 
 
-def _copy_shares(source: Shard, path: Path, shares: Sequence[_Share], checksums: dict[str, str] | None) -> _Job:
+def _copy_shares(
+    source: Shard, path: Path, shares: Sequence[_Share], checksums: dict[str, str] | None, sync: bool
+) -> _Job:
     # Opened by each job, so that no more files are open than jobs run.
     with _SourceFile(source) as source_file, path.open("r+b", buffering=0) as file:
         for tensors, offset in shares:
@@ -93,7 +87,8 @@ def _copy_shares(source: Shard, path: Path, shares: Sequence[_Share], checksums:
                 else:
                     yield from _copy_hashing(source_file, file.fileno(), run, checksums)
             source_file.require_unchanged()
-            yield path
+            if sync:
+                os.fsync(file.fileno())  # while other threads go on
 
 
 def read_tensor(shard: Shard, tensor: Tensor) -> Iterator[memoryview]:

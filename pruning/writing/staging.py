@@ -1,69 +1,75 @@
 """A directory that appears complete or not at all.
 
-It is built beside its destination, under a name of its own, and renamed at the end. One lock a destination makes
-its holder the owner of all that an earlier, killed run left behind, which is then put right:
+It is built beside its destination, in a folder `.NAME.prunecheck.*` of its own, and takes the destination's place at
+the end. A process that is killed leaves its folder, with
 
-    .NAME.prunecheck-new      being built; removed
-    .NAME.prunecheck-old      what was at NAME while it is replaced; put back if NAME is missing
-    .NAME.prunecheck-removed  being removed; removed
+    lock  held while the process lives
+    new   what was being built
+    old   what was at NAME, where it had to be moved away before `new` could take its place
 
-Where something is replaced, it is absent for a moment between two renames, unless the two exchange their names.
+and the next one to the same destination puts right what it finds.
 """
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import mkdtemp
+
+from filelock import FileLock, Timeout
 
 from pruning.errors import DestinationError
 
 from .exchange import exchange
 
+_LOCK, _NEW, _OLD = "lock", "new", "old"
+
 
 @contextmanager
-def staged_directory(destination: Path, *, overwrite: bool, sync: bool, in_one_step: bool = False) -> Iterator[Path]:
+def staged_directory(destination: Path, *, overwrite: bool, sync: bool) -> Iterator[Path]:
     """Yield a new directory to write into; at the end of the block it becomes `destination`.
 
-    If the block raises, the new directory is removed and what was at `destination` is as it was. With `sync` the
-    renames are on the disk before this returns; the files within are for the block to sync. With `in_one_step` the
-    new takes the place of the old in one step, where the file system has one: `destination` is never absent.
+    If the block raises, the new directory is removed and what was at `destination` is as it was. A directory is
+    replaced in one step, where the file system has one: `destination` is never absent then. With `sync` this is on the
+    disk before this returns; the files within are for the block to sync.
 
-    Raises DestinationError if the destination exists (unless `overwrite`, which replaces a directory), is being
-    written by someone else, or cannot be written.
+    Raises DestinationError if the destination exists (unless `overwrite`, which replaces a directory), at the start or
+    at the end, and OSError if it cannot be written.
     """
     if destination.name in ("", ".."):
-        raise DestinationError(f"{destination} is no name for a new directory: name one")
+        raise DestinationError(f"{destination} is not a name for a new directory: name one")
     destination.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(destination):
-        _put_right(destination)
-        require_replaceable(destination, overwrite)
-        new = _sibling(destination, "new")
-        try:
+    sweep(destination)
+    require_replaceable(destination, overwrite)
+    folder = Path(mkdtemp(prefix=_prefix(destination), dir=destination.parent))
+    try:
+        with FileLock(folder / _LOCK):
+            new = folder / _NEW  # its mode is what the umask leaves, which that of the folder is not
             new.mkdir()
             yield new
             if sync:
                 sync_path(new)
             require_replaceable(destination, overwrite)  # again: someone else may have made it meanwhile
-            if not (in_one_step and destination.exists() and exchange(new, destination)):
-                if destination.exists():
-                    destination.rename(_sibling(destination, "old"))
+            if not (overwrite and destination.exists() and exchange(new, destination)):
+                if overwrite and destination.exists():
+                    destination.rename(folder / _OLD)
                 new.rename(destination)
             if sync:
                 sync_path(destination.parent)
-        finally:
-            _put_right(destination)
+    finally:
+        _clear(folder, destination)
 
 
 def sweep(destination: Path) -> None:
-    """Put right what a killed run left beside `destination`, if it left anything.
+    """Put right what killed processes left beside `destination`; what a living one has there stays.
 
-    Raises DestinationError if it is being written by someone else.
+    Raises DestinationError where a directory was made in the place of one that is to be put back.
     """
-    if any(_sibling(destination, purpose).exists() for purpose in ("new", "old", "removed", "lock")):
-        with _locked(destination):
-            _put_right(destination)
+    prefix = _prefix(destination)
+    for folder in [each for each in destination.parent.glob(".*") if each.name.startswith(prefix)]:
+        with suppress(Timeout), FileLock(folder / _LOCK, timeout=0):
+            _clear(folder, destination)
 
 
 def sync_path(path: Path) -> None:
@@ -75,12 +81,12 @@ def sync_path(path: Path) -> None:
         os.close(descriptor)
 
 
-def _sibling(destination: Path, purpose: str) -> Path:
-    return destination.with_name(f".{destination.name}.prunecheck-{purpose}")
+def _prefix(destination: Path) -> str:
+    return f".{destination.name}.prunecheck."
 
 
 def require_replaceable(destination: Path, overwrite: bool) -> None:
-    """Raise DestinationError if `destination` is not a name for a new directory, nor a directory to replace."""
+    """Raise DestinationError for what is not a directory, and, without `overwrite`, for one that exists."""
     if destination.is_symlink():
         raise DestinationError(f"{destination} is a link: name the directory itself")
     if destination.exists() and not destination.is_dir():
@@ -89,46 +95,14 @@ def require_replaceable(destination: Path, overwrite: bool) -> None:
         raise DestinationError(f"{destination} exists: name another directory, or replace it with --overwrite")
 
 
-def _put_right(destination: Path) -> None:
-    """Undo a replacement that did not come to its end, and remove what it left; the caller holds the lock."""
-    new, old, removed = (_sibling(destination, purpose) for purpose in ("new", "old", "removed"))
-    if old.exists() and new.exists() and destination.exists():
-        raise DestinationError(
-            f"{destination} was made while it was being replaced, and what was there before is {old}: "
-            "move one of the two elsewhere"
-        )
-    if old.exists():
-        # Under another name first: a half-removed directory must never be taken for one to put back.
-        old.rename(removed if destination.exists() else destination)
-    for leftover in (new, removed):
-        if leftover.exists():
-            shutil.rmtree(leftover)
-
-
-@contextmanager
-def _locked(destination: Path) -> Iterator[None]:
-    path = _sibling(destination, "lock")
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
+def _clear(folder: Path, destination: Path) -> None:
+    """Remove a folder; what was moved away for a new directory that did not come is put back before."""
+    old = folder / _OLD
+    if old.exists() and (folder / _NEW).exists():  # else it was replaced, and may be half removed
+        if destination.exists():
             raise DestinationError(
-                f"{destination} is being written by another prune: wait for it, or name another directory"
-            ) from None
-        if _is_at(path, descriptor):
-            break
-        os.close(descriptor)  # its holder removed it between our two calls
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
-
-
-def _is_at(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(os.stat(path), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
+                f"{destination} was made while it was being replaced, and what was there before is {old}: "
+                "move one of the two elsewhere"
+            )
+        old.rename(destination)
+    shutil.rmtree(folder, ignore_errors=True)

@@ -149,7 +149,7 @@ def test_errors_are_short(source):
 def test_a_destination_that_cannot_be_printed(source, name):
     """A destination whose name has a line break, a NUL or what a terminal obeys is refused."""
     out = source.parent / name
-    message = f"{str(out)!r} is no name for a new directory: name one that can be printed"
+    message = f"{str(out)!r} is not a name for a new directory: name one that can be printed"
     with pytest.raises(DestinationError, match=exactly(message)):
         prune_checkpoint(source, out, PLAN)
     assert os.listdir(source.parent) == ["source"]

@@ -235,19 +235,19 @@ def test_where_names_cannot_be_exchanged(old: Path, present: Path, monkeypatch: 
     rename = Path.rename
 
     def killed(self: Path, target: Path) -> Path:
-        if self.name == ".old.prunecheck-new":
+        if self.name == "new":
             raise KeyboardInterrupt
         return rename(self, target)
 
     with monkeypatch.context() as planted:
         planted.setattr(Path, "rename", killed)
-        planted.setattr(
-            "pruning.writing.staging._put_right", lambda destination: None
-        )  # what a killed process does not do
+        # What a killed process does not do.
+        planted.setattr("pruning.writing.staging._clear", lambda folder, destination: None)
         with pytest.raises(KeyboardInterrupt):
             refresh_checkpoint(old)
     assert not old.exists()
-    assert read_files(old.with_name(".old.prunecheck-old")) == before
+    (left,) = old.parent.glob(".old.prunecheck.*")
+    assert read_files(left / "old") == before
     refresh_checkpoint(old)
     assert read_files(old) == read_files(present)
     assert sorted(path.name for path in old.parent.iterdir()) == ["old", "present", "source"]
