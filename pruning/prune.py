@@ -19,10 +19,10 @@ from pruning.files.manifest import (
 )
 from pruning.files.model_card import CARD_FILE, HEAD_BYTES, card_rewriter
 from pruning.files.shards import INDEX_FILE, Tensor, shard_names
-from pruning.files.small_files import write_lines
 from pruning.files.source import CONFIG_FILE, Source, find_checkpoint, read_source, require_prunable
 from pruning.remote.per_layer_skip import MANIFEST_FILE
 from pruning.writing.byte_copy import NewShard, Progress, write_shards
+from pruning.writing.small_files import write_lines
 from pruning.writing.staging import require_replaceable, staged_directory, sync_path
 
 from .audit import require_manifest

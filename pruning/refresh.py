@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pruning.files.manifest import Manifest, checksums, manifest_lines, source_identity
-from pruning.files.small_files import write_lines
 from pruning.files.source import CONFIG_FILE, Source, read_source
 from pruning.remote.per_layer_skip import MANIFEST_FILE
+from pruning.writing.small_files import write_lines
 from pruning.writing.staging import staged_directory, sweep, sync_path
 
 from . import __version__

@@ -1,4 +1,4 @@
-"""Small files of a pruned checkpoint."""
+"""Small files, whose lines are there already."""
 
 import os
 from collections.abc import Iterable
