@@ -15,7 +15,7 @@ from .errors import PlanError
 from .untrusted_files import read_json, shortened
 
 SELF_ATTN = "self_attn"
-SUBLAYERS = (SELF_ATTN, "mlp")
+KINDS = (SELF_ATTN, "mlp")
 _SKIP_WORD = {SELF_ATTN: ATTENTION, "mlp": MLP}
 
 _INDEX = re.compile(r"-?[0-9]+")
@@ -42,7 +42,7 @@ class SubLayer:
     @property
     def position(self) -> int:
         """How many sub-layers run before it in a model that lacks none."""
-        return len(SUBLAYERS) * self.layer + SUBLAYERS.index(self.kind)
+        return len(KINDS) * self.layer + KINDS.index(self.kind)
 
     def __lt__(self, other: "SubLayer") -> bool:
         return self.position < other.position
@@ -53,7 +53,7 @@ class SubLayer:
 
 def sublayers_of(num_hidden_layers: int) -> list[SubLayer]:
     """Return every sub-layer of a model of so many decoder layers, as they run."""
-    return [SubLayer(layer, kind) for layer in range(num_hidden_layers) for kind in SUBLAYERS]
+    return [SubLayer(layer, kind) for layer in range(num_hidden_layers) for kind in KINDS]
 
 
 @dataclass(frozen=True)
@@ -74,14 +74,14 @@ class PrunePlan:
     mlp: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        for kind in SUBLAYERS:
+        for kind in KINDS:
             object.__setattr__(self, kind, _sorted_indexes(kind, getattr(self, kind)))
 
     @classmethod
     def of(cls, sublayers: Iterable[SubLayer]) -> Self:
         """Build a plan from sub-layers. Raises PlanError for one that comes twice, as the class does."""
         given = list(sublayers)
-        return cls(**{kind: tuple(each.layer for each in given if each.kind == kind) for kind in SUBLAYERS})
+        return cls(**{kind: tuple(each.layer for each in given if each.kind == kind) for kind in KINDS})
 
     @classmethod
     def parse(cls, self_attn: str = "", mlp: str = "") -> Self:
@@ -97,7 +97,7 @@ class PrunePlan:
         if not isinstance(plan, Mapping):
             raise PlanError(f'the plan is {_short(plan)}, but should be {{"self_attn": [...], "mlp": [...]}}')
         for key in plan:
-            if key not in SUBLAYERS:
+            if key not in KINDS:
                 raise PlanError(f"the plan has the unknown key {_short(key)}: only 'self_attn' and 'mlp' are known")
         for kind, indexes in plan.items():
             if not isinstance(indexes, (list, tuple)):
@@ -131,11 +131,11 @@ class PrunePlan:
 
     def to_dict(self) -> dict[str, list[int]]:
         """Return `{"self_attn": [...], "mlp": [...]}`, the form of `from_dict`."""
-        return {kind: list(getattr(self, kind)) for kind in SUBLAYERS}
+        return {kind: list(getattr(self, kind)) for kind in KINDS}
 
     def to_lists(self) -> dict[str, str]:
         """Return the command-line lists by kind, as `parse` takes them: `{"self_attn": "12,17-20", ...}`."""
-        return {kind: _format_list(getattr(self, kind)) for kind in SUBLAYERS}
+        return {kind: _format_list(getattr(self, kind)) for kind in KINDS}
 
     def to_file(self, path: str | PathLike[str]) -> None:
         """Write the plan as a JSON file that `from_file` reads."""
@@ -165,7 +165,7 @@ class PrunePlan:
     @cached_property
     def sublayers(self) -> frozenset[SubLayer]:
         """The sub-layers that are pruned."""
-        return frozenset(SubLayer(layer, kind) for kind in SUBLAYERS for layer in getattr(self, kind))
+        return frozenset(SubLayer(layer, kind) for kind in KINDS for layer in getattr(self, kind))
 
     @property
     def is_empty(self) -> bool:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pruning import PlanError, PrunePlan
-from pruning.plan import SUBLAYERS
 
 from .options import AnySource, PlanFile, Quiet, Revision
 from .output import Output
@@ -69,8 +68,8 @@ def prune(
 def _print_result(result: PruneResult, source: str, *, dry_run: bool) -> None:
     from harness.report.terminal import counted, visible
 
-    count = sum(len(getattr(result.plan, sublayer)) for sublayer in SUBLAYERS)
-    print(f"{visible(str(result.destination))}: {result.plan} ({counted(count, 'sub-layer')})")
+    count = counted(len(result.plan.sublayers), "sub-layer")
+    print(f"{visible(str(result.destination))}: {result.plan} ({count})")
     share = result.bytes_after / max(result.bytes_before, 1)
     print(
         f"tensors: {result.bytes_before / 1e6:.1f} MB before, {result.bytes_after / 1e6:.1f} MB after ({share:.1%}), "

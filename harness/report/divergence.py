@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pruning import PrunePlan, SubLayer
-from pruning.plan import SUBLAYERS
+from pruning.plan import KINDS
 
 from .groups import group_and_property
 from .pictures import PAGE_WIDTH, PALETTE, Picture, picture
@@ -149,4 +149,4 @@ def _draw(axes: Axes, allowed: float, shown: list[Divergence]) -> None:
 
 def _place(sublayer: SubLayer) -> float:
     """Return where a sub-layer is drawn, in layers."""
-    return sublayer.position / len(SUBLAYERS)
+    return sublayer.position / len(KINDS)

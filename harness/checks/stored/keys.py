@@ -10,7 +10,7 @@ from harness.report.outcomes import FoundFault
 from harness.subject.stored import EMBEDDING, HEAD, StoredTensor, canonical_key
 from harness.subject.subject import Subject, absent_plan, is_under
 from harness.subject.sublayer_keys import sublayer_of
-from pruning.plan import SUBLAYERS
+from pruning.plan import KINDS
 
 _PRUNE_AGAIN = "Prune the base again with prunecheck."
 
@@ -165,7 +165,7 @@ def _surplus_faults(subject: Subject, surplus: set[str]) -> list[FoundFault]:
     faults = []
     if pruned:
         sublayers = {sublayer for key in pruned if (sublayer := sublayer_of(key)) is not None}
-        counts = ", ".join(f"{sum(1 for sublayer in sublayers if sublayer.kind == each)} {each}" for each in SUBLAYERS)
+        counts = ", ".join(f"{sum(1 for sublayer in sublayers if sublayer.kind == each)} {each}" for each in KINDS)
         faults.append(
             fault(
                 "keys", "pruned-keys-kept",

@@ -10,7 +10,7 @@ from harness.report.notebook import NotebookRecord, Summary, plan_text
 from harness.report.schema import JsonRecord
 from harness.report.terminal import counted
 from pruning import PrunePlan
-from pruning.plan import SUBLAYERS
+from pruning.plan import KINDS
 
 from .estimate import METRICS, Estimate, estimate, estimate_text, perplexity_text
 
@@ -43,8 +43,8 @@ class Contribution:
     kept_share: float | None = None
 
     def __post_init__(self) -> None:
-        if self.sublayer not in (*SUBLAYERS, "layer"):
-            raise ValueError(f"{self.sublayer!r} is none of {', '.join(SUBLAYERS)}, layer")
+        if self.sublayer not in (*KINDS, "layer"):
+            raise ValueError(f"{self.sublayer!r} is none of {', '.join(KINDS)}, layer")
 
     @property
     def name(self) -> str:

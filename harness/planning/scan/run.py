@@ -25,7 +25,7 @@ from harness.system.libraries import quiet_libraries
 from harness.system.scratch import scratch_folder
 from pruning import PrunePlan
 from pruning.files.source import Source, find_checkpoint, read_source
-from pruning.plan import SUBLAYERS, SubLayer, layer_count
+from pruning.plan import KINDS, SubLayer, layer_count
 
 from .estimate import METRICS
 from .record import Contribution, Distance, Scan, Window
@@ -113,7 +113,7 @@ def scan_checkpoint(
 def _removals(source: Source) -> dict[Subject, PrunePlan]:
     """Return what can be removed, in the order of the record: each sub-layer that is there, each layer that has any."""
     layers = range(layer_count(source.config))
-    alone = [SubLayer(layer, kind) for kind in SUBLAYERS for layer in layers]
+    alone = [SubLayer(layer, kind) for kind in KINDS for layer in layers]
     removals: dict[Subject, PrunePlan] = {each: PrunePlan.of([each]) for each in alone}
     removals |= {layer: PrunePlan((layer,), (layer,)) for layer in layers}
     left = {subject: plan - source.plan for subject, plan in removals.items()}
