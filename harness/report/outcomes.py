@@ -43,7 +43,7 @@ class CheckRecord:
     outcome: Outcome
     reason: str | None
     seconds: float
-    numbers: Mapping[str, float] = field(default_factory=dict)
+    numbers: Mapping[str, int | float] = field(default_factory=dict)  # msgspec would read an int as a float
     traceback: str | None = None
 
 
