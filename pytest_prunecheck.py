@@ -146,8 +146,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     options = session.config.option
     if session.config.stash.get(_IS_SUITE, False) and not (options.showfixtures or options.show_fixtures_per_test):
         _harness("suite.preparing").prepared(session.config)
-        if not session.config.getoption(_place("allow-partial")):
-            session.config.pluginmanager.register(_harness("suite.verdict").Verdict())
+        verdict = _harness("suite.verdict").Verdict(allow_partial=session.config.getoption(_place("allow-partial")))
+        session.config.pluginmanager.register(verdict)
 
 
 @pytest.fixture(scope="session")

@@ -177,6 +177,10 @@ class PrunePlan:
         """The layers of which nothing is left: both sub-layers are pruned."""
         return tuple(layer_idx for layer_idx in self.self_attn if layer_idx in self.mlp)
 
+    def prunes(self, kind: str, layer: int) -> bool:
+        """Whether a layer's sub-layer of a kind is pruned: `SubLayer(layer, kind) in plan`."""
+        return SubLayer(layer, kind) in self
+
     def __contains__(self, sublayer: object) -> bool:
         return sublayer in self.sublayers
 

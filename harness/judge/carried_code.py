@@ -39,16 +39,20 @@ def told_apart(
 ) -> tuple[tuple[FoundFault, ...], Judged]:
     """Return the fault of the carried code, if it is at fault, and what was judged less the faults that it explains.
 
-    `judged` is what the `chosen` checks came to. Those that load the model and failed run once more.
+    `judged` is what the `chosen` checks came to. Those that load the model and failed run once more. Raises
+    RuntimeError if one of them crashes then.
     """
     failed = [check for check in chosen if check.mode is not None and check.name in judged.faults]
-    family = _family_of_outdated_code(subject)
+    family = family_of_outdated_code(subject)
     if not failed or family is None:
         return (), judged
     with _with_present_code(subject, family) as candidate:
         if candidate is None:
             return (), judged
         again = run_checks(candidate, failed, memory=memory, progress=progress)
+    for record in again.records:
+        if record.outcome == "error":  # then this decides nothing, and is a crash of the diagnosis
+            raise RuntimeError(f"{record.name}, with the present code: {record.reason}\n{record.traceback}")
     passed = {record.name for record in again.records if record.outcome == "passed"}
     left = {name: again.faults.get(name, faults) for name, faults in judged.faults.items() if name not in passed}
     # Of a load alone, since why it fails is never chance: what else is wrong may show only once the code is right.
@@ -74,7 +78,7 @@ def told_apart_of_model(
         for check, mode in failed
         if mode is not None
     }
-    if not is_built_of_it or not fresh or _family_of_outdated_code(subject) is None:
+    if not is_built_of_it or not fresh or family_of_outdated_code(subject) is None:
         return (), judged
     alone = run_checks(subject, list(fresh))
     carried, left = told_apart(subject, list(fresh), alone)
@@ -100,7 +104,7 @@ def _carried_code_is_wrong(subject: Subject, explained: set[str], found: Found) 
     )  # fmt: skip
 
 
-def _family_of_outdated_code(subject: Subject) -> Family | None:
+def family_of_outdated_code(subject: Subject) -> Family | None:
     """Return the family of a checkpoint whose code is of releases of prunecheck, but not the present code; or None."""
     files = subject.code.released_files
     model_type = (subject.stored.config or {}).get("model_type")

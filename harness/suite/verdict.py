@@ -8,6 +8,8 @@ import pytest
 
 from harness.report.report import PARTS
 
+from .causes import carried_code
+
 UNDECIDED: Final = "undecided"
 """The property of a test whose check looked and could not decide; its value is the reason."""
 
@@ -21,7 +23,8 @@ class Verdict:
     were skipped. What nobody asked for, by -k, -m or --lf, is not missed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, allow_partial: bool = False) -> None:
+        self._allow_partial = allow_partial
         self._outcomes: dict[str, str] = {}
         self._undecided: set[str] = set()
 
@@ -37,8 +40,8 @@ class Verdict:
 
     @property
     def open(self) -> list[str]:
-        """What is left undecided, in words; nothing where a test failed."""
-        if "failed" in self._outcomes.values():
+        """What is left undecided, in words; nothing where a test failed, or where that is accepted."""
+        if self._allow_partial or "failed" in self._outcomes.values():
             return []
         of_parts = {
             part: {each for name, each in self._outcomes.items() if looks(name)} for part, looks in PARTS.items()
@@ -55,7 +58,12 @@ class Verdict:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Say why, and what would accept it."""
+        """Say why, and what would accept it; and whether the code that the checkpoint carries explains failures."""
+        failed = [name for name, outcome in self._outcomes.items() if outcome == "failed"]
+        if lines := carried_code(terminalreporter.config, failed):
+            terminalreporter.section("cause", sep="=", red=True)
+            for line in lines:
+                terminalreporter.line(line)
         if self.open:
             terminalreporter.section("undecided", sep="=", yellow=True)
             terminalreporter.line(f"undecided: {'; '.join(self.open)}: see the tests that were skipped (-rs)")

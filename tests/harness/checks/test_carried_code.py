@@ -13,13 +13,16 @@ from transformers import AutoModelForCausalLM
 from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer
 
 import pruning
+from harness.checks.check import Numbers
+from harness.checks.loaded.logits import identity
 from harness.faults.planting.checkpoint_files import drop_keys
 from harness.judge.judge import check_model
-from harness.models.session import fresh_auto_classes
+from harness.models.session import Session, fresh_auto_classes
 from harness.report.report import Report
 from pruning import load_pruned, refresh_checkpoint
 from pruning.released_code import ReleasedFile, released_files
 from tests.harness.checks.cases import Case, judge, record, told
+from tests.plugin.running import SMALL, run_suite
 from tests.unit.carrying import OLD, carry_old_code
 
 pytestmark = pytest.mark.outermost
@@ -76,6 +79,43 @@ def test_code_of_0_1_0(trusted: bool, case: Callable[[str], Case], tmp_path: Pat
     report = judge(case("untied"), checkpoint, trust_remote_code=trusted, keyword=KEYWORD)
     assert report.verdict == "sound", told(report)
     assert not [finding for finding in report.findings if "refresh" in finding]
+
+
+@pytest.mark.skipif(OLD_CODE_IS_RIGHT, reason="on this release of transformers the code of 0.1.0 is right")
+@pytest.mark.parametrize("allowed", [(), ("--allow-partial",)], ids=["", "allow-partial"])
+def test_the_suite(allowed: tuple[str, ...], case: Callable[[str], Case], tmp_path: Path) -> None:
+    """The suite names the carried code as the cause of what fails, and says nothing of it where nothing fails."""
+    checkpoint = carry_old_code(copied(case("untied"), tmp_path, f"in_the_suite_{len(allowed)}"))
+    options = (f"--pruned={checkpoint}", f"--base={case('untied').base}", *SMALL, *allowed)
+    result = run_suite(tmp_path, *options, "-k", KEYWORD)
+    assert result.returncode == 1
+    assert "= cause =" in result.stdout
+    assert f"the code that this checkpoint carries, of prunecheck {OLD}, is wrong on transformers" in result.stdout
+    assert f"remedy: Put the present code in its place: prunecheck refresh {checkpoint}\n" in result.stdout
+    result = run_suite(tmp_path, *options, "-k", "stored or load")
+    assert result.returncode == 0
+    assert "= cause =" not in result.stdout
+
+
+def test_a_second_run_that_crashes(
+    case: Callable[[str], Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A check that crashes with the present code in place is a crash of the diagnosis, which says nothing else."""
+    checkpoint = copied(case("untied"), tmp_path, "crashes_the_second_time")
+    wrong_everywhere(monkeypatch, checkpoint, *EDITS["adds-what-it-is-given"])
+    runs: list[Path] = []
+
+    def crash_the_second_time(session: Session, kind: str) -> Numbers:
+        runs.append(session.subject.root)
+        if len(runs) > 1:
+            raise KeyError("planted")
+        return identity(session, kind)
+
+    monkeypatch.setattr("harness.judge.all_checks.identity", crash_the_second_time)
+    report = judge(case("untied"), checkpoint, keyword="plain-float32.logits.identity.random")
+    assert report.verdict == "faulty"
+    assert record(report, "diagnosis.carried-code").outcome == "error"
+    assert "carried-code-is-wrong" not in [fault.id for fault in report.faults]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
