@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.cache_utils import Cache, StaticLayer
+from transformers.cache_utils import Cache, DynamicLayer, StaticLayer
 
 # Static slots of 4.57 are shaped by keys alone, and their values like them; later ones take both as they come
 # (transformers 4.57.6 and 5.0.0, `cache_utils.py`, `lazy_initialization`; the count includes `self`).
@@ -152,6 +152,11 @@ def zeros_like(hidden_states: torch.Tensor) -> torch.Tensor:
     return hidden_states.new_zeros(()).expand_as(hidden_states)
 
 
+def _stores_otherwise(slot: DynamicLayer) -> bool:
+    """Whether a slot does something else with keys than to hold them, such as to quantise them."""
+    return type(slot).update is not DynamicLayer.update
+
+
 def record_tokens(
     kv_cache: Cache, hidden_states: torch.Tensor, layer_idx: int, kwargs: dict[str, Any] | None = None
 ) -> None:
@@ -162,6 +167,9 @@ def record_tokens(
     tokens, 1), one element a token, and values of no width. The keys are ones, since 4.57's static slots count the
     tokens whose keys are not zero.
 
+    A slot that quantises takes its keys in groups (5.24.0, `QuantizedLayer`), which marks do not fill. Nothing of a
+    pruned attention is worth quantising, so a plain slot takes its place.
+
     `kwargs` are the attention's own, handed on unread: up to 5.2 a static cache is told there where the tokens belong
     (4.57.6, `models/qwen3/modeling_qwen3.py`).
     """
@@ -171,6 +179,8 @@ def record_tokens(
     keys = hidden_states.new_ones((batch, 1, new_tokens, 1))
     values = keys[..., :0]
     shaped = getattr(slot, "keys", None)
+    if shaped is None and isinstance(slot, DynamicLayer) and not slot.is_sliding and _stores_otherwise(slot):
+        slots[layer_idx] = DynamicLayer()
     if shaped is not None and shaped.dim() == 4:
         if shaped.shape[1::2] != (1, 1):
             # The slot was given its shape by someone else (`Cache.early_initialization`).

@@ -9,6 +9,7 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import Cache, DynamicCache, StaticCache
+from transformers.cache_utils import DynamicLayer
 
 from harness.models.forward import cache_of, with_cache
 from harness.reference.models import identity_reference
@@ -400,3 +401,29 @@ def test_a_layer_that_does_not_record_its_tokens_is_caught(
     monkeypatch.setattr(hollow_modules, "record_tokens", lambda *args: None)
     with pytest.raises((AssertionError, RuntimeError)):
         test_cached_logits_are_the_uncached_ones(checkpoints, case, kind)
+
+
+class _Grouped(DynamicLayer):
+    """A slot that takes keys and values in groups of 32 elements alone, as those do that quantise what they hold."""
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Append keys and values; raises ValueError where they do not fill groups."""
+        if any(states.shape[-1] == 0 or states.shape[-1] % 32 for states in (key_states, value_states)):
+            raise ValueError("groups of 32 elements are not filled")
+        return super().update(key_states, value_states, *args, **kwargs)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("plan", [PrunePlan(self_attn=[0]), PrunePlan(self_attn=[0, 1, 3], mlp=[0, 1])], ids=str)
+def test_a_cache_that_quantises(plan: PrunePlan, checkpoints: Checkpoints) -> None:
+    """Slots that take groups of elements get no marks: a pruned attention's tokens are counted all the same."""
+    base, pruned = checkpoints(TinySpec(layers=LAYERS), plan)
+    ours, ids = load_pruned(pruned), _tokens(2, 14)
+    expected = _uncached(identity_reference(base, plan.self_attn, plan.mlp), ids, torch.ones_like(ids))
+    cache = Cache(layers=[_Grouped() for _ in range(LAYERS)])
+    got, start = [], 0
+    for length in PIECES:
+        got.append(ours(ids[:, start : start + length], use_cache=True, **with_cache(ours, cache)).logits)
+        start += length
+    assert_logits_close(torch.cat(got, dim=1), expected, dtype="float32", operation="cached", context="grouped")
+    assert cache.get_seq_length() == 14

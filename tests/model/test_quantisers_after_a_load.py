@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from harness.reference.models import reference_logits, zero_weight_reference
+from harness.reference.models import identity_reference, reference_logits, zero_weight_reference
 from harness.reference.tolerances import assert_logits_close
 from harness.tiny import TinySpec
 from pruning import PrunePlan, load_pruned
@@ -60,6 +60,33 @@ QUANTISERS = {
     "torchao dynamic": _torchao_dynamic,
     "optimum-quanto": _quanto,
 }
+
+
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("residual_length", [4, 128])
+def test_a_quantised_kv_cache(checkpoints: Checkpoints, plan: str, residual_length: int) -> None:
+    """With a KV cache that optimum-quanto quantises, ours says what the reference says with the same cache."""
+    pytest.importorskip("optimum.quanto", reason="optimum-quanto is not installed")
+    base, pruned = checkpoints(TinySpec(layers=4), PLANS[plan])
+    models = load_pruned(pruned), identity_reference(base, PLANS[plan].self_attn, PLANS[plan].mlp)
+    quantised = {"backend": "quanto", "nbits": 4, "residual_length": residual_length, "q_group_size": 32}
+    ours, expected = (
+        model.generate(
+            IDS,
+            attention_mask=torch.ones_like(IDS),
+            max_new_tokens=12,
+            do_sample=False,
+            cache_implementation="quantized",
+            cache_config=quantised,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+        for model in models
+    )
+    for got, wanted in zip(ours.logits, expected.logits, strict=True):
+        context = f"quantised KV cache, {plan}"
+        assert_logits_close(got[:, None], wanted[:, None], dtype="float32", operation="cached", context=context)
+    assert ours.sequences.tolist() == expected.sequences.tolist()
 
 
 @pytest.mark.parametrize("plan", PLANS)
