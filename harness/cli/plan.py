@@ -96,7 +96,7 @@ def plan(
 
 
 def _share(text: str) -> float:
-    """Return the share that `0.8` or `80%` stands for; raises CannotRun for what is neither."""
+    """Return a share from text such as `0.8` or `80%`; raises CannotRun for anything else."""
     number, percent, rest = text.strip().partition("%")
     try:
         share = float(number) / (100 if percent else 1)

@@ -1,7 +1,7 @@
 """Defaults of options in `[tool.prunecheck]` of the `pyproject.toml` of the working directory.
 
-An option stands there by its long name: for one command in its table, `[tool.prunecheck.check]`, or above, for every
-command that has it.
+Keys are the long names of options: at the top for every command that has the option, in a table such as
+`[tool.prunecheck.check]` for that command.
 """
 
 from __future__ import annotations

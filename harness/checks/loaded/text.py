@@ -1,4 +1,4 @@
-"""The text: what the candidate says is what the reference of the same plan would say, so a bad plan is no bug."""
+"""The text: what the candidate says is what the reference of the same plan would say, so a bad plan is not a bug."""
 
 from __future__ import annotations
 
